@@ -1,0 +1,51 @@
+# `make` lists the commands. Every target sets up what it needs.
+PYTHON ?= python3
+RUN := .venv/bin/python
+SOURCES := *.py api bench engine models scripts tests web
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test check fmt bench models download-gguf demo-model clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what running needs into .venv/ (once; quick afterwards)
+	@$(PYTHON) scripts/setup.py
+
+setup-dev:
+	@$(PYTHON) scripts/setup.py --dev
+
+run: setup ## start the server; options: make run ARGS="--port 9000"
+	@exec $(RUN) server.py $(ARGS)
+
+test: setup-dev ## run every test, in a real browser too; options: make test ARGS="-k stop"
+	@$(RUN) -m pytest -n auto $(ARGS)
+
+check: setup-dev ## format, lint, types; changes nothing
+	@$(RUN) -m ruff format --check $(SOURCES)
+	@$(RUN) -m ruff check $(SOURCES)
+	@$(RUN) -m mypy $(SOURCES)
+
+fmt: setup-dev ## put the code into shape
+	@$(RUN) -m ruff check --fix-only $(SOURCES)
+	@$(RUN) -m ruff format $(SOURCES)
+
+bench: setup ## tokens/s of a model; options: make bench MODEL=path-or-name
+	@$(RUN) -m bench $(MODEL)
+
+models: setup ## list the installed models
+	@$(RUN) -m models
+
+download-gguf: setup ## fetch a bigger model into models/; options: make download-gguf MODEL=repo:quant
+	@$(RUN) -m models.download $(MODEL)
+
+demo-model: setup ## train the built-in demo model again (about an hour on 2 cores)
+	@$(PYTHON) -m venv build/demo/venv
+	@build/demo/venv/bin/pip install -q -r models/demo/requirements.txt
+	@build/demo/venv/bin/python -m models.demo.train
+	@build/demo/venv/bin/python -m models.demo.export
+	@$(RUN) -m models.demo.evaluate --write
+
+clean: ## remove what was built (.venv, build); models stay
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

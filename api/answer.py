@@ -1,0 +1,138 @@
+"""One answer on its way to its client: the engine's events as text, and that text as server-sent events.
+
+Both notice when the client goes, also while nothing is sent, and log one line when the answer ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+from api import chunks
+from api.errors import ApiError, from_failed
+from engine.client import Stream
+from engine.request import Accepted, Delta, Event, Failed, Finished
+
+log = logging.getLogger("linnet")
+POLL_S = 0.2  # how often an answer that waits looks whether its client is still there
+
+
+class ClientGone(Exception):
+    """Nobody is there to read the answer."""
+
+
+class Answer:
+    """Iterates over the answer's text. Raises ApiError when the engine fails, ClientGone when the client has left."""
+
+    def __init__(self, stream: Stream, environ: dict[str, Any]) -> None:
+        self._stream = stream
+        self._gone = environ.get("waitress.client_disconnected", lambda: False)
+        self._started = time.monotonic()
+        self._first_s: float | None = None
+        self._end: Finished | None = None
+        self._outcome: str = "client left"  # until something else is known
+        self._closed = False
+
+    @property
+    def finished(self) -> Finished:
+        """How it ended; there only once the text is exhausted."""
+        assert self._end
+        return self._end
+
+    def accept(self) -> None:
+        """Waits until the engine takes the request: only then may the first byte be sent. Closes itself if it does not."""
+        try:
+            event = self._next()
+            if isinstance(event, Failed):
+                self._fail(event)
+        except (ApiError, ClientGone):
+            self.close()
+            raise
+        assert isinstance(event, Accepted)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        match self._next():
+            case Delta(_, text):
+                if self._first_s is None:
+                    self._first_s = time.monotonic() - self._started
+                return text
+            case Finished() as end:
+                self._end, self._outcome = end, end.finish_reason
+                raise StopIteration
+            case Failed() as failed:
+                self._fail(failed)
+        raise AssertionError("the engine accepts a request once")
+
+    def close(self) -> None:
+        """Cancels what still runs and logs the request; harmless when done before."""
+        if not self._closed:
+            self._closed = True
+            self._stream.close()
+            log.info("%s", self._summary())
+
+    def _next(self) -> Event:
+        while not (event := self._stream.next(POLL_S)):
+            if self._gone():
+                raise ClientGone
+        return event
+
+    def _fail(self, event: Failed) -> None:
+        error = from_failed(event)
+        self._outcome = f"{error.status} {event.trouble}"
+        raise error
+
+    def _summary(self) -> str:
+        """For people; no text of the prompt or the answer."""
+        if not self._end:
+            return f"chat: {self._outcome} after {time.monotonic() - self._started:.2f} s"
+        end = self._end
+        first = "" if self._first_s is None else f", first after {self._first_s:.2f} s"
+        rate = chunks.tokens_per_s(end)
+        return f"chat: 200 {end.n_prompt} + {end.n_answer} tokens, {rate:.1f} tokens/s{first}, {end.finish_reason}"
+
+
+class EventStream:
+    """The body of a streamed answer. An object with `close`, for a generator that never began closes without a word."""
+
+    def __init__(self, answer: Answer, heading: chunks.Heading, include_usage: bool) -> None:
+        self._answer = answer
+        self._heading = heading
+        self._include_usage = include_usage
+        self._events = self._generate()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._events)
+
+    def close(self) -> None:
+        """The server calls it at the end and when the client has gone."""
+        self._answer.close()
+
+    def _generate(self) -> Iterator[bytes]:
+        try:
+            yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+            for text in self._answer:
+                yield self._chunk({"content": text})
+            yield self._chunk({}, self._answer.finished.finish_reason)
+            if self._include_usage:
+                yield chunks.sse(self._heading.usage_chunk(self._answer.finished))
+        except ApiError as error:
+            yield chunks.sse(error.body())
+        except ClientGone:
+            return
+        yield chunks.DONE
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        chunk = self._heading.chunk(delta, finish_reason)
+        if self._include_usage:
+            chunk["usage"] = None
+        if finish_reason:
+            chunk["timings"] = chunks.timings(self._answer.finished)
+        return chunks.sse(chunk)

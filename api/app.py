@@ -1,0 +1,60 @@
+"""The Flask application: routes, guard, errors, one log line per request. Gets all it needs; nothing happens at import."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+import web
+from api import guard, openai, ops
+from api.answer import ClientGone
+from api.errors import ApiError, from_http
+from engine.client import Engine
+from settings import Settings
+
+log = logging.getLogger("linnet")
+LARGEST_BODY_BYTES = 8 * 2**20
+
+
+def create_app(settings: Settings, engine: Engine, model_name: str) -> Flask:
+    """The whole HTTP side over one engine."""
+    app = Flask("linnet", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
+    app.register_blueprint(openai.blueprint(settings, engine, model_name))
+    app.register_blueprint(ops.blueprint(engine, model_name))
+    app.register_blueprint(web.blueprint())
+
+    @app.before_request
+    def guarded() -> None:
+        guard.check(settings)
+
+    @app.errorhandler(ApiError)
+    def refused(error: ApiError) -> Response:
+        return error.response()
+
+    @app.errorhandler(HTTPException)
+    def refused_by_flask(error: HTTPException) -> Response:
+        return from_http(error).response()
+
+    @app.errorhandler(ClientGone)
+    def left(_: ClientGone) -> tuple[str, int]:
+        return "", 499  # for the log; nobody is there to read it
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        log.exception("A fault of ours in %s %s", request.method, request.path, exc_info=error)
+        return ApiError(500, "The server failed; its log has the details.", "server_error").response()
+
+    @app.after_request
+    def logged(response: Response) -> Response:
+        # An answered chat logs itself when it ends; health checks come every few seconds.
+        quiet = request.path == "/health" or (response.status_code == 200 and request.method == "POST")
+        level = logging.DEBUG if quiet else logging.INFO
+        log.log(level, "%s %s %d", request.method, request.path, response.status_code)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    return app

@@ -1,0 +1,143 @@
+"""The JSON of POST /v1/chat/completions, strictly checked.
+
+Every field of OpenAI's API is either honoured, harmless (it cannot change the answer), or refused by name. What is not
+in any of the three lists is refused as unknown: nothing is accepted and ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.errors import ApiError
+
+HARMLESS = {
+    "metadata",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "user",
+}
+# Not supported yet: only values that ask for nothing pass.
+NEUTRAL: dict[str, list[Any]] = {
+    "audio": [],
+    "function_call": ["none"],
+    "functions": [[]],
+    "grammar": [""],
+    "logit_bias": [{}],
+    "logprobs": [False],
+    "modalities": [["text"]],
+    "moderation": [],
+    "n": [1],
+    "parallel_tool_calls": [True, False],  # says nothing without tools
+    "prediction": [],
+    "reasoning_effort": [],
+    "response_format": [{"type": "text"}],
+    "tool_choice": ["none"],
+    "tools": [[]],
+    "top_logprobs": [],
+    "verbosity": [],
+    "web_search_options": [],
+}
+STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class TextPart(BaseModel):
+    """One part of a message that is given as a list."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn. `developer` is the newer word for `system`."""
+
+    model_config = STRICT
+    role: Literal["developer", "system", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+    reasoning_content: str | None = None  # earlier reasoning is not part of a prompt; clients send it back all the same
+
+    def plain(self) -> dict[str, str]:
+        """As the engine wants it: a role that templates know, and one text."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class StreamOptions(BaseModel):
+    """Only together with `stream`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ChatBody(BaseModel):
+    """The fields that are honoured. None is the same as absent."""
+
+    model_config = STRICT
+    messages: list[Message] = Field(min_length=1, max_length=2000)
+    model: str | None = Field(None, max_length=512)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(None, gt=0, le=10)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+
+
+def parse(raw: bytes) -> ChatBody:
+    """The checked body. Raises ApiError 400 naming the field."""
+    try:
+        body = ChatBody.model_validate_json(raw)
+    except ValidationError as error:
+        raise _first_fault(error) from None
+    _refuse_extra(body.model_extra or {})
+    for i, message in enumerate(body.messages):
+        _refuse_extra(message.model_extra or {}, f"messages[{i}].")
+    if body.stream_options and not body.stream:
+        raise ApiError(400, "stream_options is only allowed when stream is true.", param="stream_options")
+    if body.stream_options and body.stream_options.include_obfuscation:
+        raise ApiError(400, "include_obfuscation is not supported.", code="unsupported_parameter", param="stream_options")
+    return body
+
+
+def _refuse_extra(extra: dict[str, Any], where: str = "") -> None:
+    for name, value in extra.items():
+        if value is None or (where and value == []) or (not where and name in HARMLESS):
+            continue  # clients send an answer's message back with its empty fields
+        if name not in NEUTRAL:
+            raise ApiError(400, f"Unrecognized request argument: {where}{name[:100]}.", param=where + name[:100])
+        if not any(value == neutral and type(value) is type(neutral) for neutral in NEUTRAL[name]):  # True == 1
+            raise ApiError(400, f"{where}{name} is not supported yet.", code="unsupported_parameter", param=where + name)
+
+
+def _first_fault(error: ValidationError) -> ApiError:
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    param = ""
+    for part in fault["loc"]:
+        if isinstance(part, int):
+            param += f"[{part}]"
+        elif part in ChatBody.model_fields or part in Message.model_fields or part in ("type", "text"):
+            param += f".{part}" if param else part
+        else:
+            break  # pydantic's name of an alternative, which says nothing to a client
+    if fault["type"] == "json_invalid":
+        return ApiError(400, f"The body is not valid JSON: {fault['msg']}.")
+    return ApiError(
+        400, f"Invalid value for {param or 'the body'}: {fault['msg']}.", code="invalid_value", param=param or None
+    )

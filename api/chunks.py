@@ -1,0 +1,84 @@
+"""From the engine's events to OpenAI's JSON: chunks of a stream, or one whole completion folded from the same events."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.request import Finished
+
+DONE = b"data: [DONE]\n\n"
+
+
+def sse(data: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What all chunks of one answer have in common."""
+
+    model: str
+    fingerprint: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def completion(self, text: str, end: Finished) -> dict[str, Any]:
+        """The answer to a request that does not stream."""
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.finish_reason}
+        return self._object("chat.completion", [choice]) | {"usage": usage(end), "timings": timings(end)}
+
+    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+        """One piece of a stream."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._object("chat.completion.chunk", [choice])
+
+    def usage_chunk(self, end: Finished) -> dict[str, Any]:
+        """The last piece of a stream that was asked to tell its usage."""
+        return self._object("chat.completion.chunk", []) | {"usage": usage(end)}
+
+    def _object(self, object: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+        }
+
+
+def usage(end: Finished) -> dict[str, Any]:
+    """Token counts as OpenAI gives them."""
+    return {
+        "prompt_tokens": end.n_prompt,
+        "completion_tokens": end.n_answer,
+        "total_tokens": end.n_prompt + end.n_answer,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+def timings(end: Finished) -> dict[str, Any]:
+    """How long it took, under llama-server's names; times in milliseconds, rates in tokens/s."""
+    return {
+        "prompt_n": end.n_prompt,
+        "prompt_ms": round(end.prompt_s * 1000, 3),
+        "prompt_per_second": _rate(end.n_prompt, end.prompt_s),
+        "predicted_n": end.n_answer,
+        "predicted_ms": round(end.answer_s * 1000, 3),
+        "predicted_per_second": tokens_per_s(end),
+    }
+
+
+def tokens_per_s(end: Finished) -> float:
+    """Of the answer; its first token belongs to the time of the prompt."""
+    return _rate(end.n_answer - 1, end.answer_s)
+
+
+def _rate(n: int, seconds: float) -> float:
+    return round(n / seconds, 2) if n > 0 and seconds > 0 else 0.0

@@ -1,0 +1,50 @@
+"""Who may ask: the API key, and the browser's other pages, which may not.
+
+Any page a user visits can make its browser send requests to this computer. Three checks close that door: the Host header
+must name this computer (DNS rebinding), a foreign Origin is refused, and bodies must be declared as JSON, which a page
+of another site cannot do without asking first.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from urllib.parse import urlsplit
+
+from flask import request
+
+from api.errors import ApiError
+from settings import Settings
+
+OPEN_PATHS = ("/", "/health", "/web/")  # for everybody: the page asks for the key itself
+
+
+def check(settings: Settings) -> None:
+    """Raises ApiError 401, 403 or 415 for the request at hand."""
+    if settings.local and not _names_this_computer(request.host):
+        raise _forbidden("This server answers only to the names of this computer.")
+    origin = request.headers.get("Origin")
+    if origin and urlsplit(origin).netloc != request.host:
+        raise _forbidden("Pages of other sites may not use this server.")
+    if settings.api_key and not _is_open(request.path):
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
+            raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+    if request.method == "POST" and request.mimetype != "application/json":
+        raise ApiError(415, "The body must be JSON, with Content-Type: application/json.")
+
+
+def _forbidden(message: str) -> ApiError:
+    return ApiError(403, message, type="permission_error", code="host_not_allowed")
+
+
+def _is_open(path: str) -> bool:
+    return any(path == prefix or (prefix[-1] == "/" and prefix != "/" and path.startswith(prefix)) for prefix in OPEN_PATHS)
+
+
+def _names_this_computer(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

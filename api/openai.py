@@ -1,0 +1,95 @@
+"""OpenAI's endpoints: /v1/chat/completions and /v1/models.
+
+The way of a request: `parse` refuses what can be refused, the engine accepts or refuses the prompt, and only then the
+first byte is sent. Streamed or not, an answer is made from the same events.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+import uuid
+from contextlib import closing
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from api import chunks
+from api.answer import Answer, EventStream
+from api.body import ChatBody, parse
+from api.errors import ApiError
+from engine.client import Engine
+from engine.request import Request, Sampling
+from settings import Settings
+
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
+    """The routes, over one engine that serves one model."""
+    routes = Blueprint("openai", __name__)
+    started = int(time.time())
+
+    def check_model(name: str | None) -> None:
+        if name not in (None, "default", model_name):
+            message = f"The model '{name[:200]}' does not exist; this server has '{model_name}'."
+            raise ApiError(404, message, code="model_not_found", param="model")
+
+    def model() -> dict[str, Any]:
+        return {"id": model_name, "object": "model", "created": started, "owned_by": "linnet"}
+
+    @routes.get("/v1/models")
+    def models() -> Response:
+        return jsonify({"object": "list", "data": [model()]})
+
+    @routes.get("/v1/models/<path:name>")
+    def one_model(name: str) -> Response:
+        check_model(name)
+        return jsonify(model())
+
+    @routes.post("/v1/chat/completions")
+    def chat_completions() -> Response:
+        body = parse(request.get_data(cache=False))
+        check_model(body.model)
+        answer = Answer(engine.submit(to_request(body, settings)), request.environ)
+        heading = chunks.Heading(model_name, fingerprint(engine))
+        answer.accept()
+        if body.stream:
+            include_usage = bool(body.stream_options and body.stream_options.include_usage)
+            stream = EventStream(answer, heading, include_usage)
+            return Response(stream, mimetype="text/event-stream", headers=STREAM_HEADERS)
+        with closing(answer):
+            text = "".join(answer)
+            return jsonify(heading.completion(text, answer.finished))
+
+    return routes
+
+
+def to_request(body: ChatBody, settings: Settings) -> Request:
+    """The request with all defaults filled in."""
+    temperature = settings.temperature if body.temperature is None else body.temperature
+    default = Sampling()
+    return Request(
+        id=uuid.uuid4().hex,
+        messages=[message.plain() for message in body.messages],
+        sampling=Sampling(
+            temperature=0.0 if temperature < settings.greedy_below else temperature,
+            top_k=default.top_k if body.top_k is None else body.top_k,
+            top_p=default.top_p if body.top_p is None else body.top_p,
+            min_p=default.min_p if body.min_p is None else body.min_p,
+            presence_penalty=body.presence_penalty or 0.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            repeat_penalty=1.0 if body.repeat_penalty is None else body.repeat_penalty,
+            seed=secrets.randbits(32) if body.seed is None else body.seed % 2**32,
+        ),
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
+    )
+
+
+def fingerprint(engine: Engine) -> str:
+    """Changes when the model, its context or the engine's build does."""
+    ready = engine.status().ready
+    facts = (ready.description, ready.n_params, ready.size_bytes, ready.n_ctx, ready.build) if ready else ()
+    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

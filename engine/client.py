@@ -1,0 +1,336 @@
+"""The engine as the front process sees it: requests go in, each comes back as a stream of events.
+
+Behind it stands one worker process (engine.worker). llama.cpp can crash, and Python HTTP work must not take time from
+the decode loop; so the worker is started, watched and started again here, and nobody else knows where it lives.
+
+    LOADING -> READY <-> IDLE (unloaded after keep_alive_s) ; READY -> RESTARTING -> READY ; any -> STOPPING
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from engine import threads
+from engine.request import (
+    Accepted,
+    Cancel,
+    Command,
+    Config,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    LoadFailed,
+    Ready,
+    Request,
+    Trouble,
+    Word,
+    dump,
+    load,
+)
+
+log = logging.getLogger("engine")
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST_PAUSE_S = 30.0  # between attempts to load a model that does not load any more
+EXIT_S = 2.0  # for a worker to end itself after its input ended
+
+
+class State(StrEnum):
+    """What the engine is doing, for /health and for those who submit."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"  # the worker died; requests are refused until the model is loaded again
+    IDLE = "idle"  # unloaded to save memory; the next request loads it and waits
+    WAKING = "waking"  # that load
+    FAILED = "failed"  # it cannot be loaded (any more)
+    STOPPING = "stopping"
+
+
+OPEN = (State.READY, State.IDLE, State.WAKING)
+REFUSALS = {
+    State.LOADING: (Trouble.LOADING, "The model is still being loaded."),
+    State.RESTARTING: (Trouble.LOADING, "The engine is being restarted."),
+    State.FAILED: (Trouble.NO_MODEL, "The model could not be loaded."),
+    State.STOPPING: (Trouble.STOPPING, "The server is shutting down."),
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """The engine at one moment."""
+
+    state: State
+    ready: Ready | None  # what is (or was last) loaded
+    failure: str | None  # why loading failed
+    n_requests: int  # running and waiting
+    n_restarts: int
+    worker_pid: int | None
+
+    @property
+    def serves(self) -> bool:
+        """Whether a request would be served now."""
+        return self.state in OPEN
+
+
+class Stream:
+    """The events of one request: one Accepted or Failed, then Deltas, then one Finished or Failed.
+
+    `close` must be called by whoever asked, in whatever way it ends: it cancels what still runs.
+    """
+
+    def __init__(self, request: Request, engine: Engine) -> None:
+        self.request = request
+        self._engine = engine
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def put(self, event: Event) -> None:
+        """For the engine: appends an event."""
+        self._events.put(event)
+
+    def next(self, timeout_s: float) -> Event | None:
+        """The next event, None when there was none for `timeout_s` seconds."""
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Nobody reads any more; frees the slot if the request still has one. Harmless after the end."""
+        self._engine.cancel(self.request.id)
+
+
+class Engine:
+    """Starts and watches the worker. All methods may be called from any thread."""
+
+    def __init__(self, config: Config, max_queue: int, keep_alive_s: float | None = None) -> None:
+        self.config = config
+        self._n_open = config.n_slots + max_queue  # requests that may be in here at once
+        self._keep_alive_s = keep_alive_s
+        self._changed = threading.Condition()  # guards everything below
+        self._state = State.LOADING
+        self._streams: dict[str, Stream] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready: Ready | None = None
+        self._failure: str | None = None
+        self._n_restarts = 0
+        self._idle_since = time.monotonic()
+        self._pipe = threading.Lock()  # one writer at a time; apart from the other lock, for a write can block
+        self._threads = [threading.Thread(target=self._watch, name="engine-watch", daemon=True)]
+        if keep_alive_s is not None:
+            self._threads.append(threading.Thread(target=self._unload_when_idle, name="engine-idle", daemon=True))
+
+    def start(self) -> None:
+        """Begins to load the model; `wait` tells how it went."""
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> Status:
+        """Blocks while the model is being loaded."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state not in (State.LOADING, State.RESTARTING, State.WAKING), timeout_s)
+        return self.status()
+
+    def status(self) -> Status:
+        """How things are."""
+        with self._changed:
+            pid = self._process.pid if self._process else None
+            return Status(self._state, self._ready, self._failure, len(self._streams), self._n_restarts, pid)
+
+    def submit(self, request: Request) -> Stream:
+        """Asks for an answer. Whatever is wrong comes as the stream's first event, never as an exception."""
+        stream = Stream(request, self)
+        with self._changed:
+            if self._state not in OPEN:
+                trouble, message = REFUSALS[self._state]
+                stream.put(Failed(request.id, trouble, message))
+                return stream
+            if len(self._streams) >= self._n_open:
+                stream.put(Failed(request.id, Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
+                return stream
+            self._streams[request.id] = stream
+            if self._state is State.IDLE:
+                self._enter(State.WAKING)
+            process = self._process
+        if process:  # else _spawn sends it
+            self._send(process, request)
+        return stream
+
+    def cancel(self, id: str) -> None:
+        """Ends a request if it still runs or waits."""
+        with self._changed:
+            process = self._process
+            if not self._streams.pop(id, None):
+                return
+            self._idle_since = time.monotonic()
+            self._changed.notify_all()
+        if process:
+            self._send(process, Cancel(id))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Takes no new requests and waits for those that run; whether all of them ended in time."""
+        with self._changed:
+            self._enter(State.STOPPING)
+            return self._changed.wait_for(lambda: not self._streams, timeout_s)
+
+    def close(self) -> None:
+        """Ends the worker. Requests that still run get a Failed event."""
+        with self._changed:
+            self._enter(State.STOPPING)
+            self._fail_all(Trouble.STOPPING, REFUSALS[State.STOPPING][1])
+            process, self._process = self._process, None
+        if process:
+            _end(process)
+        for thread in self._threads:
+            thread.join()
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self._changed.notify_all()
+
+    def _fail_all(self, trouble: Trouble, message: str) -> None:
+        for id, stream in self._streams.items():
+            stream.put(Failed(id, trouble, message))
+        self._streams.clear()
+        self._changed.notify_all()
+
+    def _send(self, process: subprocess.Popen[bytes], command: Command) -> None:
+        assert process.stdin
+        try:
+            with self._pipe:
+                process.stdin.write(dump(command))
+                process.stdin.flush()
+        except (OSError, ValueError):  # it died, or was let go, just now: _watch tells whom it concerns
+            log.debug("The engine process is gone; %s was not sent.", type(command).__name__)
+
+    def _watch(self) -> None:
+        """The thread that starts workers, hears their events and sees them end."""
+        n_failures = 0  # to load, in a row
+        while process := self._spawn():
+            self._hear(process)
+            with self._changed:
+                if self._process is not process:
+                    continue  # it was let go on purpose
+                self._process = None
+                if self._state is State.READY:
+                    n_failures = 0
+                    self._crashed(process.returncode)
+                else:
+                    n_failures += 1
+                    self._not_loaded(process.returncode)
+                    pause_s = min(2.0**n_failures, LONGEST_PAUSE_S)
+                    self._changed.wait_for(lambda: self._state is State.STOPPING, pause_s)
+
+    def _spawn(self) -> subprocess.Popen[bytes] | None:
+        """A new worker, told what to load and what already waits; None once the engine is stopping."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state is not State.IDLE)
+            if self._state is State.STOPPING:
+                return None
+            if self._state is State.FAILED:
+                self._enter(State.RESTARTING)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "engine.worker"],
+                cwd=ROOT,
+                env=os.environ | threads.environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            self._process = process
+            waiting = [stream.request for stream in self._streams.values()]
+        commands: list[Command] = [self.config, *waiting]
+        for command in commands:
+            self._send(process, command)
+        return process
+
+    def _hear(self, process: subprocess.Popen[bytes]) -> None:
+        """Passes on what a worker says until it has ended."""
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                self._on(load(line))
+        except Exception:
+            log.exception("The engine process said something that makes no sense; it is replaced.")
+            process.kill()
+        process.wait()
+
+    def _on(self, word: Word) -> None:
+        with self._changed:
+            match word:
+                case Ready():
+                    self._ready, self._failure = word, None
+                    self._idle_since = time.monotonic()
+                    if self._state is not State.STOPPING:
+                        self._enter(State.READY)
+                case LoadFailed(message):
+                    self._failure = message
+                case Finished(id) | Failed(id):
+                    if stream := self._streams.pop(id, None):
+                        stream.put(word)
+                    self._idle_since = time.monotonic()
+                    self._changed.notify_all()
+                case Accepted(id) | Delta(id):
+                    if stream := self._streams.get(id):  # else it was cancelled meanwhile
+                        stream.put(word)
+
+    def _crashed(self, code: int) -> None:
+        log.error(
+            "The engine process ended (%s) with %d requests in it; it is restarted.", _ending(code), len(self._streams)
+        )
+        self._n_restarts += 1
+        self._fail_all(Trouble.ENGINE_DIED, "The engine crashed while it worked on this request; it is being restarted.")
+        self._enter(State.RESTARTING)
+
+    def _not_loaded(self, code: int) -> None:
+        if not self._failure:
+            self._failure = f"The engine process ended ({_ending(code)}) while it loaded {self.config.model_path}."
+        log.error("%s", self._failure)
+        self._fail_all(Trouble.NO_MODEL, REFUSALS[State.FAILED][1])
+        self._enter(State.FAILED)
+
+    def _unload_when_idle(self) -> None:
+        """The thread that ends the worker after keep_alive_s without a request: only so memory really comes back."""
+        assert self._keep_alive_s is not None
+        while True:
+            with self._changed:
+                if self._state is State.STOPPING:
+                    return
+                idle = self._state is State.READY and not self._streams
+                rest_s = self._idle_since + self._keep_alive_s - time.monotonic()
+                if not idle or rest_s > 0:
+                    self._changed.wait(rest_s if idle else None)
+                    continue
+                process, self._process = self._process, None
+                self._enter(State.IDLE)
+            if process:
+                log.info("No request for %g s: the model is unloaded.", self._keep_alive_s)
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A worker ends itself when its input does; one that does not is stuck and is killed."""
+    assert process.stdin
+    try:
+        process.stdin.close()
+    except OSError:
+        log.debug("The engine process was gone before its input was closed.")
+    try:
+        process.wait(EXIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _ending(code: int) -> str:
+    """An exit code in words; negative: the signal that ended it."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,0 +1,1 @@
+"""Where models come from: what is installed, what is fetched, and the built-in demo."""

@@ -1,0 +1,72 @@
+"""Which GGUF files there are, which one is meant, and whether it can be one at all.
+
+A model's name is its file's name without `.gguf`. The demo model is always there, under the name `demo`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+DEMO = FOLDER / "demo" / "demo.gguf"
+LAST = "last-model"  # file in the cache folder
+
+
+class StoreError(Exception):
+    """The model asked for is not there or is no model; the message is a sentence for the user."""
+
+
+def installed(folder: Path = FOLDER) -> dict[str, Path]:
+    """The models in the folder by name, the demo last."""
+    found = {path.stem: path for path in sorted(folder.glob("*.gguf"))}
+    return found | ({DEMO.stem: DEMO} if DEMO.exists() else {})
+
+
+def find(wanted: str | None, cache_dir: Path | None = None) -> Path:
+    """The checked, absolute path of the model meant by a path or name; None: the last used one, else the demo.
+
+    Raises StoreError.
+    """
+    if wanted is None:
+        last = _last(cache_dir)
+        return check(last if last and last.is_file() else DEMO)
+    models = installed()
+    return check(models[wanted] if wanted in models else Path(wanted).expanduser())
+
+
+def remember(path: Path, cache_dir: Path) -> None:
+    """Makes `path` the model of the next run that names none. Raises OSError."""
+    cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (cache_dir / LAST).write_text(f"{path}\n")
+
+
+def _last(cache_dir: Path | None) -> Path | None:
+    try:
+        return Path((cache_dir / LAST).read_text().strip()) if cache_dir else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def check(path: Path) -> Path:
+    """The absolute path, if the file begins as a GGUF does. Raises StoreError.
+
+    Only what is cheap and has a better sentence than llama.cpp's: it checks the rest when it loads the file.
+    """
+    if path.is_dir():
+        raise StoreError(f"{path} is a directory, not a GGUF file.")
+    if not path.exists():
+        raise StoreError(f"There is no model {path}; installed are: {', '.join(installed()) or 'none'}.")
+    if not path.is_file():
+        raise StoreError(f"{path} is not a regular file.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    if not head:
+        raise StoreError(f"{path} is empty.")
+    if head.lstrip()[:1] == b"<":
+        raise StoreError(f"{path} is a web page, not a GGUF file; the download went wrong, fetch it again.")
+    if head[:4] != b"GGUF":
+        raise StoreError(f"{path} is not a GGUF file.")
+    return path.resolve()

@@ -1,0 +1,114 @@
+"""Makes .venv with everything Linnet needs; quick when nothing changed. Standard library only: it runs before all else.
+
+python3 scripts/setup.py          what running needs
+python3 scripts/setup.py --dev    also what tests and tools need, Chromium included
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOG = VENV / "setup.log"
+OLDEST_PYTHON = (3, 11)
+STEP = re.compile(r"^\s*\[\s*(\d+)/(\d+)\]|^\s*\[\s*(\d+)%\]")  # ninja's and make's way of telling progress
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# llama.cpp is tuned to the machine it is built on. Its vision library is not used here and takes a minute.
+BUILD_OPTIONS = "-DLLAVA_BUILD=OFF"
+
+
+def main(dev: bool) -> None:
+    """Does what is missing. Exits with a sentence when something cannot be done."""
+    if sys.version_info < OLDEST_PYTHON:
+        sys.exit(f"Linnet needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+    requirements = ROOT / ("requirements-dev.txt" if dev else "requirements.txt")
+    stamp = VENV / f"{requirements.stem}.stamp"
+    wanted = hashlib.sha256(b"".join(p.read_bytes() for p in (ROOT / "requirements.txt", requirements))).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        make_venv()
+        install_engine()
+        print(f"Installing {requirements.name} ...", flush=True)
+        pip("-r", str(requirements))
+        stamp.write_text(wanted)
+    if dev:
+        install_browser()
+
+
+def make_venv() -> None:
+    """An environment of our own, so that nothing of the system is changed."""
+    if PYTHON.exists():
+        return
+    print("Making .venv ...", flush=True)
+    try:
+        venv.create(VENV, with_pip=True)
+    except (OSError, subprocess.CalledProcessError):
+        shutil.rmtree(VENV, ignore_errors=True)
+        sys.exit("Python cannot make virtual environments here; on Debian and Ubuntu: apt install python3-venv")
+
+
+def install_engine() -> None:
+    """llama-cpp-python is compiled on this machine, which takes minutes: say so, show progress, tell what is missing."""
+    engine = next(line.split()[0] for line in (ROOT / "requirements.txt").open() if line.startswith("llama-cpp-python"))
+    name, version = engine.split("==")
+    found = subprocess.run([PYTHON, "-m", "pip", "show", name], capture_output=True, text=True, check=False)
+    if f"Version: {version}\n" in found.stdout:
+        return
+    compilers = (os.environ.get("CC", "cc"), os.environ.get("CXX", "c++"))
+    missing = [command for command in compilers if not shutil.which(command.split()[0])]
+    if missing:
+        sys.exit(f"No C/C++ compiler ({', '.join(missing)} not found); on Debian and Ubuntu: apt install build-essential")
+    print(f"Installing {engine}. Building it for this machine takes about 5 minutes on 2 cores, once ...", flush=True)
+    pip("--verbose", engine)
+
+
+def pip(*arguments: str) -> None:
+    """pip install, its output in a file, its progress on the screen."""
+    environment = os.environ | {"CMAKE_ARGS": os.environ.get("CMAKE_ARGS", BUILD_OPTIONS)}
+    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    shown = -1
+    with LOG.open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line in process.stdout or ():
+            log.write(line)
+            percent = progress(line)
+            if percent is not None and percent >= shown + (1 if sys.stdout.isatty() else 10):
+                shown = percent
+                print(f"  {percent:3d} %", end="\r" if sys.stdout.isatty() else "\n", flush=True)
+    if process.wait() != 0:
+        print("".join(LOG.read_text().splitlines(keepends=True)[-15:]), file=sys.stderr)
+        sys.exit(f"Installing failed; the lines above are the end of {LOG.relative_to(ROOT)}.")
+
+
+def progress(line: str) -> int | None:
+    """Percent done, if this line of a build tells it."""
+    found = STEP.match(line)
+    if not found:
+        return None
+    done, total, percent = found.groups()
+    return int(percent) if percent else 100 * int(done) // int(total)
+
+
+def install_browser() -> None:
+    """The tests drive a real browser. Debian's package is installed where that needs nobody's password."""
+    if any(map(shutil.which, BROWSERS)):
+        return
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        print("Installing chromium for the browser tests ...", flush=True)
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update"], ["install", "-y", "chromium"]):
+            subprocess.run(["apt-get", "-qq", *command], env=environment, stdout=subprocess.DEVNULL, check=False)
+    if not any(map(shutil.which, BROWSERS)):
+        print("The browser tests will be skipped: install Chromium for them (Debian: sudo apt install chromium).")
+
+
+if __name__ == "__main__":
+    main(dev="--dev" in sys.argv[1:])

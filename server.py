@@ -1,0 +1,134 @@
+"""Linnet's front door: options -> engine -> app -> server. The only place that wires the parts together.
+
+python server.py --help
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import waitress
+from waitress.server import BaseWSGIServer
+
+from api.app import create_app
+from engine import threads
+from engine.client import Engine
+from engine.request import Config, Ready
+from models import store
+from settings import Settings, SettingsError, read
+
+log = logging.getLogger("linnet")
+DRAIN_S = 20.0  # running answers may take so long to end after a signal
+FLUSH_S = 1.0  # for the last events to reach their clients
+SPARE_THREADS = 8  # for the page, /health and those told to come back later
+CONNECTIONS = 1000
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until a signal comes; the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is what the queue is for
+    try:
+        settings = read(arguments)
+        path = store.find(settings.model, None if settings.no_cache else settings.cache_dir)
+        listener = listen(settings.host, settings.port)
+    except (SettingsError, store.StoreError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    name = settings.alias or path.stem
+    config = Config(str(path), settings.ctx, settings.slots, settings.threads or threads.count())
+    engine = Engine(config, settings.max_queue, settings.keep_alive)
+    server = waitress.create_server(
+        create_app(settings, engine, name),
+        sockets=[listener],
+        threads=settings.slots + settings.max_queue + SPARE_THREADS,
+        connection_limit=CONNECTIONS,
+        channel_timeout=60,
+        channel_request_lookahead=5,  # keeps reading while an answer is made: that is how a vanished client is noticed
+        ident="linnet",
+        clear_untrusted_proxy_headers=True,
+    )
+    return run(settings, engine, server, f"http://{settings.host}:{server.effective_port}", name)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises OSError with a sentence."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()  # so that a port already in use is found out now, not after loading the model
+    except OSError as error:
+        raise OSError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port.") from error
+    return listener
+
+
+def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str, name: str) -> int:
+    """Starts everything, waits for Ctrl-C or SIGTERM, ends everything."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
+    try:
+        log.info("Loading %s with %d threads ...", engine.config.model_path, engine.config.n_threads)
+        engine.start()
+        threading.Thread(target=server.run, name="http", daemon=True).start()
+        status = engine.wait()
+        if not status.ready:
+            sys.stderr.write(f"{status.failure}\n")
+            return 1
+        welcome(status.ready, address, name, settings.slots)
+        if not settings.no_cache:
+            remember(engine.config.model_path, settings)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        finish(engine)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        engine.close()
+        flush(server)
+    return 0
+
+
+def welcome(ready: Ready, address: str, name: str, n_slots: int) -> None:
+    """What a user wants to know first; also when the log is not looked at."""
+    size = f"{ready.n_params / 1e6:,.1f} M parameters, {ready.size_bytes / 1e6:,.0f} MB"
+    context = f"{n_slots} x {ready.n_ctx:,} tokens of context"
+    log.info("%s: %s, %s; %s; loaded in %.1f s", name, ready.description, size, context, ready.load_s)
+    log.info("Linnet is ready: chat at %s  API at %s/v1  (Ctrl-C ends it)", address, address)
+
+
+def remember(model_path: str, settings: Settings) -> None:
+    """Makes this the model of the next run that names none."""
+    try:
+        store.remember(Path(model_path), settings.cache_dir)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): the next run will not know this model", settings.cache_dir, error.strerror)
+
+
+def finish(engine: Engine) -> None:
+    """Lets running answers end, unless a second signal comes."""
+    n = engine.status().n_requests
+    if n:
+        log.info("Finishing %d running answers; Ctrl-C again ends them now", n)
+    try:
+        engine.drain(DRAIN_S)
+    except KeyboardInterrupt:
+        log.info("Ending now")
+
+
+def flush(server: BaseWSGIServer) -> None:
+    """Gives the last events a moment to reach their clients."""
+    server.task_dispatcher.shutdown(timeout=FLUSH_S)
+    deadline = time.monotonic() + FLUSH_S
+    while time.monotonic() < deadline and any(c.total_outbufs_len for c in list(server.active_channels.values())):
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,168 @@
+"""What can be set: each setting once, with default, unit and help. The command line, the environment and the docs follow.
+
+`python server.py --port 9000` and `LINNET_PORT=9000 python server.py` mean the same; the command line wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+PREFIX = "LINNET_"
+YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+class SettingsError(Exception):
+    """A setting that is unknown or makes no sense; the message is a sentence for the user."""
+
+
+def setting(
+    default: Any, help: str, *, parse: Callable[[str], Any] = str, metavar: str = "", low: float = 0, high: float = 0
+) -> Any:
+    """A dataclass field that knows how it is written on the command line. `low` <= a number <= `high`, where given."""
+    return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one run, checked."""
+
+    model: str | None = setting(
+        None,
+        "GGUF file, or the name of one in models/ (default: the last used one, else the demo)",
+        metavar="PATH|NAME",
+    )
+    host: str = setting("127.0.0.1", "address to listen on; any but this computer's own needs --api-key")
+    port: int = setting(8000, "port to listen on; 0: any free one", parse=int, metavar="N", low=0, high=65535)
+    ctx: int | None = setting(
+        None,
+        "tokens one request may use, prompt and answer together (default: what the model was trained for, at most 4096)",
+        parse=int,
+        metavar="N",
+        low=64,
+        high=2**20,
+    )
+    slots: int = setting(4, "requests that run at once; more wait", parse=int, metavar="N", low=1, high=64)
+    threads: int | None = setting(
+        None,
+        "threads that compute (default: CPUs we may use, at most one per physical core)",
+        parse=int,
+        metavar="N",
+        low=1,
+        high=1024,
+    )
+    api_key: str | None = setting(None, "clients of the API must send this key", metavar="KEY")
+    cache_dir: Path = setting(  # noqa: RUF009  # a Path cannot be changed
+        Path("~/.cache/linnet"), "folder for what outlives a run: the last used model", parse=Path, metavar="DIR"
+    )
+    no_cache: bool = setting(False, "keep nothing on disk")
+    alias: str | None = setting(None, "name of the model in the API (default: its file's name)", metavar="NAME")
+    keep_alive: float | None = setting(
+        None,
+        "seconds without a request after which the model is unloaded; the next one loads it (default: never)",
+        parse=float,
+        metavar="SECONDS",
+        low=0.1,
+        high=10**9,
+    )
+    max_queue: int = setting(
+        32, "requests that may wait; more are answered with status 429", parse=int, metavar="N", low=0, high=1000
+    )
+    temperature: float = setting(0.0, "temperature of requests that name none", parse=float, metavar="T", low=0, high=2)
+    greedy_below: float = setting(
+        0.3,
+        "a lower temperature is greedy: always the most likely token, faster and repeatable",
+        parse=float,
+        metavar="T",
+        low=0,
+        high=2,
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cache_dir", self.cache_dir.expanduser())
+        for f in fields(self):
+            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
+            if high and value is not None and not low <= value <= high:
+                raise SettingsError(f"{option(f)} must be from {low:,} to {high:,}, not {value}.")
+            if value == "":
+                raise SettingsError(f"{option(f)} must not be empty.")
+        if not self.local and not self.api_key:
+            raise SettingsError(f"--host {self.host} can be reached by other computers: set --api-key KEY too.")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this computer can reach the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def option(f: Field[Any]) -> str:
+    """A setting's name on the command line."""
+    return "--" + f.name.replace("_", "-")
+
+
+def variable(f: Field[Any]) -> str:
+    """A setting's name in the environment."""
+    return PREFIX + f.name.upper()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; values stay text until `read` looks at them together with the environment's."""
+    result = _Parser(
+        prog="python server.py",
+        description="Linnet: a chat and an OpenAI-compatible API for GGUF models on machines without a GPU.",
+        epilog=f"Every option can be set in the environment too: --cache-dir as {PREFIX}CACHE_DIR, and so on.",
+        allow_abbrev=False,
+    )
+    for f in fields(Settings):
+        help = f.metadata["help"]
+        if "(default" not in help and f.default not in (None, False):
+            help += f" (default: {f.default})"
+        if isinstance(f.default, bool):
+            result.add_argument(option(f), action="store_const", const="1", help=help)
+        else:
+            result.add_argument(option(f), metavar=f.metadata["metavar"] or f.name.upper(), help=help)
+    return result
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from both sources. Raises SettingsError; `--help` prints and exits."""
+    given = vars(parser().parse_args(arguments))
+    known = {variable(f) for f in fields(Settings)}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known:
+            raise SettingsError(f"{name} in the environment is not a setting; python server.py --help lists them.")
+    values = {}
+    for f in fields(Settings):
+        name, text = option(f), given[f.name]
+        if text is None:
+            name, text = variable(f), environment.get(variable(f))
+        if text is not None:
+            values[f.name] = _value(f, name, text)
+    return Settings(**values)
+
+
+def _value(f: Field[Any], name: str, text: str) -> Any:
+    if isinstance(f.default, bool):
+        if text.lower() not in YES + NO:
+            raise SettingsError(f"{name} must be yes or no, not {text!r}.")
+        return text.lower() in YES
+    try:
+        return f.metadata["parse"](text)
+    except ValueError:
+        kind = "a whole number" if f.metadata["parse"] is int else "a number"
+        raise SettingsError(f"{name} must be {kind}, not {text!r}.") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without a page of usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message[0].upper()}{message[1:]}; python server.py --help lists the options.")
