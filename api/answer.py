@@ -16,7 +16,7 @@ from engine.client import Stream
 from engine.request import Accepted, Delta, Event, Failed, Finished
 
 log = logging.getLogger("linnet")
-POLL_S = 0.2  # how often an answer that waits looks whether its client is still there
+POLL_S = 0.2  # how often it is looked whether the client is still there
 
 
 class ClientGone(Exception):
@@ -30,6 +30,7 @@ class Answer:
         self._stream = stream
         self._gone = environ.get("waitress.client_disconnected", lambda: False)
         self._started = time.monotonic()
+        self._look_at = self._started + POLL_S
         self._first_s: float | None = None
         self._end: Finished | None = None
         self._outcome: str = "client left"  # until something else is known
@@ -76,10 +77,15 @@ class Answer:
             log.info("%s", self._summary())
 
     def _next(self) -> Event:
-        while not (event := self._stream.next(POLL_S)):
-            if self._gone():
-                raise ClientGone
-        return event
+        while True:
+            event = self._stream.next(POLL_S)
+            now = time.monotonic()
+            if now >= self._look_at:
+                self._look_at = now + POLL_S
+                if self._gone():
+                    raise ClientGone
+            if event:
+                return event
 
     def _fail(self, event: Failed) -> None:
         error = from_failed(event)

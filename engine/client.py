@@ -256,13 +256,15 @@ class Engine:
     def _hear(self, process: subprocess.Popen[bytes]) -> None:
         """Passes on what a worker says until it has ended."""
         assert process.stdout
-        try:
-            for line in process.stdout:
-                self._on(load(line))
-        except Exception:
-            log.exception("The engine process said something that makes no sense; it is replaced.")
-            process.kill()
+        with process.stdout:
+            try:
+                for line in process.stdout:
+                    self._on(load(line))
+            except Exception:
+                log.exception("The engine process said something that makes no sense; it is replaced.")
+                process.kill()
         process.wait()
+        _close_input(process)
 
     def _on(self, word: Word) -> None:
         with self._changed:
@@ -319,16 +321,20 @@ class Engine:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """A worker ends itself when its input does; one that does not is stuck and is killed."""
-    assert process.stdin
-    try:
-        process.stdin.close()
-    except OSError:
-        log.debug("The engine process was gone before its input was closed.")
+    _close_input(process)
     try:
         process.wait(EXIT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin
+    try:
+        process.stdin.close()
+    except OSError:  # something unsent is in its buffer, and nobody there to take it
+        log.debug("The engine process was gone before its input was closed.")
 
 
 def _ending(code: int) -> str:

@@ -126,6 +126,7 @@ class Model:
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.batch = Batch(n_batch)
+        self._pieces: dict[int, bytes] = {}  # of the tokens seen so far
         self._warm_up()
         self.load_s = time.monotonic() - started
 
@@ -211,12 +212,14 @@ class Model:
 
     def piece(self, token: int) -> bytes:
         """The bytes a token stands for; b"" for control tokens."""
-        buffer = ctypes.create_string_buffer(128)
-        n = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
-        if n < 0:  # longer than the buffer
-            buffer = ctypes.create_string_buffer(-n)
+        if token not in self._pieces:
+            buffer = ctypes.create_string_buffer(128)
             n = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
-        return buffer.raw[:n]
+            if n < 0:  # longer than the buffer
+                buffer = ctypes.create_string_buffer(-n)
+                n = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+            self._pieces[token] = buffer.raw[:n]
+        return self._pieces[token]
 
     def ends(self, token: int) -> bool:
         """Whether the model says with it that its turn is over."""

@@ -12,7 +12,7 @@ A stream of one request begins with one Accepted or Failed and ends with exactly
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -136,10 +136,12 @@ Word = Command | Ready | LoadFailed | Event
 
 WORDS = {cls.__name__: cls for cls in (Config, Request, Cancel, Ready, LoadFailed, Accepted, Delta, Finished, Failed)}
 
+_encode = json.JSONEncoder(separators=(",", ":"), default=vars).encode  # one encoder, not a new one per token
+
 
 def dump(word: Word) -> bytes:
     """One line of JSON, newline included."""
-    return json.dumps([type(word).__name__, asdict(word)], separators=(",", ":")).encode() + b"\n"
+    return _encode([type(word).__name__, vars(word)]).encode() + b"\n"
 
 
 def load(line: bytes) -> Any:

@@ -58,6 +58,11 @@ class Worker:
         self._inbox = inbox
         self._send = send
 
+    @property
+    def answers(self) -> list[Answer]:
+        """All that run or wait."""
+        return list(self._scheduler)
+
     def run(self) -> None:
         """Works for ever; waits without cost when there is nothing to do."""
         while True:
@@ -71,8 +76,8 @@ class Worker:
                 case words.Request() as request:
                     self._accept(request)
                 case words.Cancel(id):
-                    for answer in [a for a in self._scheduler if a.id == id]:
-                        self._remove(answer)
+                    for answer in filter(lambda a: a.id == id, self.answers):
+                        self.remove(answer)
 
     def step(self) -> None:
         """One call of the native kernel, and what comes of it."""
@@ -131,7 +136,7 @@ class Worker:
     def _finish(self, answer: Answer, reason: str) -> None:
         if rest := answer.text.finish():
             self._send(words.Delta(answer.id, rest))
-        self._remove(answer)
+        self.remove(answer)
         self._send(
             words.Finished(
                 answer.id,
@@ -144,7 +149,8 @@ class Worker:
             )
         )
 
-    def _remove(self, answer: Answer) -> None:
+    def remove(self, answer: Answer) -> None:
+        """Forgets a request and all it holds, running or waiting."""
         if answer.slot is not None:
             self._model.forget(answer.slot)
         self._scheduler.remove(answer)
@@ -154,7 +160,7 @@ class Worker:
         """A failed step leaves the context in doubt, so everybody in it is told; the others start afresh."""
         log.error("A step of %d sequences failed: %s", len(slices), error)
         for s in slices:
-            self._remove(s.sequence)
+            self.remove(s.sequence)
             self._send(words.Failed(s.sequence.id, Trouble.INTERNAL, "The engine could not compute this answer."))
 
 
@@ -192,7 +198,7 @@ def main() -> None:
         worker = Worker(model, config.n_slots, inbox, send)
     except (ModelError, PromptError) as error:
         send(words.LoadFailed(str(error)))
-        return
+        os._exit(1)  # the listening thread could not be stopped otherwise
     send(
         words.Ready(
             model.n_ctx, model.n_ctx_train, model.n_params, model.size_bytes, model.description, build(), model.load_s

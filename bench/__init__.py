@@ -1,0 +1,1 @@
+"""Programs that measure. Their figures are the only ones the documentation quotes."""

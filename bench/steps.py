@@ -1,0 +1,92 @@
+"""Where a decode step's time goes: how much of it is spent outside native code?
+
+    python -m bench.steps MODEL.gguf     200 steps with 1 and with 4 sequences; the last line is JSON
+
+The real worker runs in this process, its native calls wrapped in clocks; the rest of each step is Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import queue
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from engine import threads
+from engine import worker as loop
+from engine.request import Request
+from engine.scheduler import SLICE_ALONE
+
+N_STEPS = 200
+N_SEQUENCES = (1, 4)
+
+
+class Clock:
+    """Adds up the seconds spent in the functions it wraps."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, timed."""
+
+        def timed(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                self.s += time.perf_counter() - started
+
+        return timed
+
+
+def measure(model: loop.Model, n_sequences: int) -> tuple[float, float]:
+    """Medians over the steps: seconds of a step, and seconds of it outside native code."""
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with open(os.devnull, "wb") as out:
+        worker = loop.Worker(model, max(N_SEQUENCES), inbox, functools.partial(loop.speak, out))
+        for i in range(n_sequences):
+            inbox.put(Request(str(i), [{"role": "user", "content": f"tell me about stone number {i}"}], max_tokens=10**6))
+        worker.take()
+        worker.step()  # reads the prompts
+        native = Clock()
+        bare = model.decode, model.sample
+        model.decode, model.sample = map(native.wrap, bare)  # type: ignore[method-assign]
+        steps, outside = [], []
+        while len(steps) < N_STEPS and worker.answers:  # a trained model may end its answer sooner
+            native.s, started = 0.0, time.perf_counter()
+            worker.take()
+            worker.step()
+            steps.append(time.perf_counter() - started)
+            outside.append(steps[-1] - native.s)
+        model.decode, model.sample = bare  # type: ignore[method-assign]
+        for answer in worker.answers:
+            worker.remove(answer)
+    return statistics.median(steps), statistics.median(outside)
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m bench.steps MODEL.gguf", file=sys.stderr)
+        return 2
+    model = loop.Model(arguments[0], 1024, max(N_SEQUENCES), threads.count(), SLICE_ALONE)
+    result = {}
+    for n in N_SEQUENCES:
+        step_s, outside_s = measure(model, n)
+        result[n] = {"step_ms": round(step_s * 1e3, 3), "outside_ms": round(outside_s * 1e3, 3)}
+        print(f"{n} sequences: {step_s * 1e3:7.2f} ms a step, {outside_s * 1e3:.3f} ms outside native code", end=" ")
+        print(f"= {100 * outside_s / step_s:.2f} %")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    if os.environ | threads.environment() != os.environ:  # OpenMP has read it already: once more from the beginning
+        os.execve(sys.executable, [sys.executable, "-m", "bench.steps", *sys.argv[1:]], os.environ | threads.environment())
+    sys.exit(main(sys.argv[1:]))

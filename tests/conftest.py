@@ -1,0 +1,98 @@
+"""A real server, started as a user starts it, and the client that people use."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import psutil
+import pytest
+
+from bench import shapes
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "models/demo/demo.gguf"
+PATIENCE_S = 60.0  # for what takes a second on a quiet machine
+
+
+class Server:
+    """`python server.py OPTIONS` in a process of its own; its log is kept and can be waited for."""
+
+    def __init__(self, *options: str, model: Path = DEMO) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "server.py"), "--port", "0", "--no-cache", "--model", str(model), *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith("LINNET_")},
+        )
+        self.log: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = re.findall(r"chat at (\S+)", self.wait_for("Linnet is ready"))[0]
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            with self._news:
+                self.log.append(line.rstrip("\n"))
+                self._news.notify_all()
+
+    def wait_for(self, text: str, start: int = 0) -> str:
+        """The first log line since line number `start` that holds the text."""
+
+        def found() -> list[str]:
+            return [line for line in self.log[start:] if text in line]
+
+        with self._news:
+            assert self._news.wait_for(found, PATIENCE_S), f"no {text!r} in the log:\n" + "\n".join(self.log)
+            return found()[0]
+
+    @property
+    def worker(self) -> psutil.Process:
+        """The engine process; there is exactly one."""
+        (worker,) = psutil.Process(self.process.pid).children()
+        return worker
+
+    def client(self, **options: object) -> openai.OpenAI:
+        """OpenAI's client for this server; it does not try again by itself unless told so."""
+        return openai.OpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0} | options)  # type: ignore[arg-type]
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Sends a signal and returns the exit code."""
+        self.process.send_signal(how)
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        assert self.process.stderr
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture(scope="session")
+def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights: it says one word until its context is full, so its answers are still running when wanted."""
+    path = tmp_path_factory.mktemp("endless") / "endless.gguf"
+    shapes.make(shapes.SHAPES["small"], path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server for all tests that leave it as it is."""
+    server = Server()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    """OpenAI's client."""
+    with server.client() as client:
+        yield client

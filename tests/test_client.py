@@ -1,0 +1,162 @@
+"""engine.client: the engine with its real worker process, without HTTP."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.client import Engine, State, Stream
+from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Request, Trouble
+from tests.conftest import DEMO, PATIENCE_S
+
+ENDLESS_CTX = 50_000  # tokens; minutes of talking
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Engine]]:
+    """Starts engines and ends them after the test."""
+    engines = []
+
+    def start(model: Path = DEMO, n_ctx: int | None = None, n_slots: int = 4, max_queue: int = 8, **options) -> Engine:
+        engine = Engine(Config(str(model), n_ctx, n_slots, 1), max_queue, **options)
+        engines.append(engine)
+        engine.start()
+        engine.wait(PATIENCE_S)
+        return engine
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+def request(id: str, text: str = "hello", **fields) -> Request:
+    return Request(id, [{"role": "user", "content": text}], **fields)
+
+
+def next_event(stream: Stream) -> Event:
+    event = stream.next(PATIENCE_S)
+    assert event, "nothing came"
+    return event
+
+
+def whole(stream: Stream) -> tuple[str, Event]:
+    text = ""
+    while not isinstance(event := next_event(stream), Finished | Failed):
+        text += event.text if isinstance(event, Delta) else ""
+    return text, event
+
+
+def has_begun(stream: Stream) -> bool:
+    return isinstance(next_event(stream), Accepted) and isinstance(next_event(stream), Delta)
+
+
+def test_a_stream_is_accepted_then_deltas_then_finished(start):
+    stream = start().submit(request("1", max_tokens=5))
+    assert isinstance(next_event(stream), Accepted)
+    text, end = whole(stream)
+    assert text
+    assert isinstance(end, Finished)
+    assert end.n_answer <= 5
+    assert stream.next(0.01) is None
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_it_waits_for_a_slot(start, endless_model):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX, n_slots=1)
+    running = engine.submit(request("1"))
+    assert has_begun(running)
+    refused = next_event(engine.submit(request("2", "a " * ENDLESS_CTX)))
+    assert isinstance(refused, Failed)
+    assert refused.trouble is Trouble.CONTEXT_LENGTH
+    assert f"maximum context length is {ENDLESS_CTX} tokens" in refused.message
+
+
+def test_an_answer_that_fills_the_context_ends_by_length(start, endless_model):
+    text, end = whole(start(endless_model, n_ctx=128).submit(request("1")))
+    assert isinstance(end, Finished)
+    assert (end.finish_reason, end.n_prompt + end.n_answer) == ("length", 128)
+    assert text
+
+
+def test_more_than_may_wait_are_refused_at_once_and_the_others_are_not_harmed(start, endless_model):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX, n_slots=1, max_queue=1)
+    running, waiting = engine.submit(request("1")), engine.submit(request("2", max_tokens=3))
+    assert has_begun(running)
+    refused = next_event(engine.submit(request("3")))
+    assert isinstance(refused, Failed)
+    assert refused.trouble is Trouble.QUEUE_FULL
+    running.close()
+    assert isinstance(whole(waiting)[1], Finished)
+
+
+@pytest.mark.parametrize("phase", ["answering", "reading its prompt", "queued"])
+def test_a_closed_stream_frees_its_place_at_once(start, endless_model, phase):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX, n_slots=1)
+    long = engine.submit(request("1", "a " * (ENDLESS_CTX - 100 if phase == "reading its prompt" else 3)))
+    assert isinstance(next_event(long), Accepted)
+    if phase == "answering":
+        assert isinstance(next_event(long), Delta)
+    queued = engine.submit(request("2"))
+    if phase == "queued":
+        queued.close()
+        last = engine.submit(request("3", max_tokens=3))
+        long.close()
+    else:
+        long.close()
+        queued.close()
+        last = engine.submit(request("3", max_tokens=3))
+    assert isinstance(whole(last)[1], Finished)
+    assert engine.status().n_requests == 0
+
+
+def test_a_crash_ends_the_running_requests_with_an_error_and_the_next_ones_are_answered(start, endless_model):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX)
+    streams = [engine.submit(request(id)) for id in "ab"]
+    assert all(map(has_begun, streams))
+    os.kill(engine.status().worker_pid, signal.SIGSEGV)
+    for stream in streams:
+        _, end = whole(stream)
+        assert isinstance(end, Failed)
+        assert end.trouble is Trouble.ENGINE_DIED
+    status = engine.wait(PATIENCE_S)
+    assert (status.state, status.n_restarts) == (State.READY, 1)
+    assert isinstance(whole(engine.submit(request("c", max_tokens=2)))[1], Finished)
+
+
+def test_an_idle_model_is_unloaded_and_the_next_request_loads_it_again(start):
+    engine = start(keep_alive_s=0.2)
+    pid = engine.status().worker_pid
+    psutil.wait_procs([psutil.Process(pid)], timeout=PATIENCE_S)
+    assert not psutil.pid_exists(pid)
+    status = engine.status()
+    assert status.state is State.IDLE
+    assert status.serves
+    assert isinstance(whole(engine.submit(request("1", max_tokens=2)))[1], Finished)
+
+
+def test_a_model_that_cannot_be_loaded_is_reported_with_the_reason_and_requests_are_refused(start, tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(DEMO.read_bytes()[:-1000])
+    engine = start(path)
+    status = engine.status()
+    assert status.state is State.FAILED
+    assert "not within the file bounds" in (status.failure or "")
+    refused = next_event(engine.submit(request("1")))
+    assert isinstance(refused, Failed)
+    assert refused.trouble is Trouble.NO_MODEL
+
+
+def test_closing_ends_the_worker_and_tells_those_who_wait(start, endless_model):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX)
+    stream = engine.submit(request("1"))
+    assert has_begun(stream)
+    worker = psutil.Process(engine.status().worker_pid)
+    assert not engine.drain(0.01)
+    late = next_event(engine.submit(request("2")))
+    engine.close()
+    assert not worker.is_running()
+    for event in (late, whole(stream)[1]):
+        assert isinstance(event, Failed)
+        assert event.trouble is Trouble.STOPPING

@@ -1,0 +1,127 @@
+"""engine.native: the batch, the sampler and the errors, on the demo model. One sequence alone judges many together."""
+
+import ctypes
+
+import llama_cpp
+import numpy as np
+import pytest
+
+from engine.native import DecodeError, Model, ModelError
+from engine.request import Sampling
+from tests.conftest import DEMO
+
+TEXTS = ["What is the capital of France?", "Tell me a story", "12 + 30", "hello"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(str(DEMO), 512, 4, 2, 128)
+
+
+def logits(model: Model, row: int) -> np.ndarray:
+    pointer = llama_cpp.llama_get_logits_ith(model._context, row)
+    return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (model.n_vocab,)).copy()
+
+
+def test_a_sequence_has_the_same_logits_alone_and_among_others(model):
+    prompts = [model.tokenize(text, add_bos=True) for text in TEXTS]
+    alone = []
+    for tokens in prompts:
+        model.batch.clear()
+        row = model.batch.add(2, tokens, 0, True)
+        model.decode()
+        alone.append(logits(model, row))
+        model.forget(2)
+    model.batch.clear()
+    rows = [model.batch.add(slot, tokens, 0, True) for slot, tokens in enumerate(prompts)]
+    model.decode()
+    for slot, row in enumerate(rows):
+        assert np.abs(logits(model, row) - alone[slot]).max() < 0.2
+        model.forget(slot)
+
+
+def test_a_prompt_read_in_slices_gives_the_logits_of_the_prompt_read_at_once(model):
+    tokens = model.tokenize("Tell me a story about a fox who lived in a forest.", add_bos=True)
+    model.batch.clear()
+    row = model.batch.add(0, tokens, 0, True)
+    model.decode()
+    whole = logits(model, row)
+    model.forget(0)
+    for start in range(0, len(tokens), 5):
+        part = tokens[start : start + 5]
+        model.batch.clear()
+        row = model.batch.add(0, part, start, start + len(part) == len(tokens))
+        model.decode()
+    assert np.abs(logits(model, row) - whole).max() < 0.2
+    model.forget(0)
+
+
+def sampled(model: Model, sampling: Sampling, n: int = 12) -> list[int]:
+    tokens = model.tokenize("Tell me a story", add_bos=True)
+    sampler = model.sampler(sampling)
+    model.batch.clear()
+    row = model.batch.add(0, tokens, 0, True)
+    model.decode()
+    found: list[int] = []
+    for i in range(n):
+        found.append(model.sample(sampler, row))
+        model.batch.clear()
+        row = model.batch.add(0, found[-1:], len(tokens) + i, True)
+        model.decode()
+    model.forget(0)
+    sampler.close()
+    return found
+
+
+def test_greedy_sampling_takes_the_most_likely_token(model):
+    model.batch.clear()
+    row = model.batch.add(0, model.tokenize("Tell me a story", add_bos=True), 0, True)
+    model.decode()
+    sampler = model.sampler(Sampling())
+    assert model.sample(sampler, row) == logits(model, row).argmax()
+    sampler.close()
+    model.forget(0)
+
+
+def test_a_seed_repeats_and_another_seed_differs(model):
+    hot = {seed: sampled(model, Sampling(temperature=2.0, top_k=0, seed=seed)) for seed in (1, 2)}
+    assert hot[1] == sampled(model, Sampling(temperature=2.0, top_k=0, seed=1))
+    assert hot[1] != hot[2]
+
+
+def test_top_k_of_one_is_greedy_at_any_temperature(model):
+    assert sampled(model, Sampling(temperature=2.0, top_k=1, seed=3)) == sampled(model, Sampling())
+
+
+def test_a_presence_penalty_changes_a_greedy_answer(model):
+    assert sampled(model, Sampling(presence_penalty=2.0), 40) != sampled(model, Sampling(), 40)
+
+
+def test_a_batch_that_does_not_fit_is_an_error_and_the_model_goes_on(model):
+    model.batch.clear()
+    model.batch.add(0, [1], 5, True)
+    model.batch.add(0, [1], 3, True)  # positions must grow
+    with pytest.raises(DecodeError) as error:
+        model.decode()
+    assert error.value.status == -1
+    assert sampled(model, Sampling(), 3)
+
+
+def test_the_markers_are_the_control_tokens_and_the_tags(model):
+    markers = model.markers()
+    assert markers["<|end|>"] is True
+    assert markers["<think>"] is False
+
+
+def test_a_cut_file_is_refused_with_llama_cpps_reason(tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(DEMO.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="not within the file bounds"):
+        Model(str(path), None, 1, 1, 8)
+
+
+def test_a_file_with_a_gguf_head_and_nothing_sensible_behind_it_is_refused(tmp_path):
+    path = tmp_path / "senseless.gguf"
+    path.write_bytes(b"GGUF" + b"\xff" * 200)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Model(str(path), None, 1, 1, 8)

@@ -1,0 +1,50 @@
+// Talks to the server: which model there is, and an answer as a stream of events. Knows nothing of the page.
+
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function call(path, options = {}) {
+  const key = sessionStorage.getItem("api-key");
+  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+  const response = await fetch(path, { ...options, headers });
+  if (!response.ok) {
+    const body = await response.json().catch(() => null); // a proxy in between may answer with a web page
+    throw new ApiError(response.status, body?.error?.message ?? `The server answered with status ${response.status}.`);
+  }
+  return response;
+}
+
+export async function modelName() {
+  const { data } = await (await call("/v1/models")).json();
+  return data[0].id;
+}
+
+// Yields the chunks of an answer as they come. Aborting the signal stops the server's work too.
+export async function* answer(messages, signal) {
+  const body = JSON.stringify({ messages, stream: true });
+  const response = await call("/v1/chat/completions", { method: "POST", body, signal });
+  for await (const data of events(response.body)) {
+    if (data === "[DONE]") return;
+    const chunk = JSON.parse(data);
+    if (chunk.error) throw new ApiError(500, chunk.error.message);
+    yield chunk;
+  }
+  throw new ApiError(500, "The connection to the server was lost in the middle of the answer.");
+}
+
+// The data lines of an event stream. A read can end anywhere: in a line, even inside a character.
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
+  }
+}

@@ -1,0 +1,104 @@
+// The turns on the page. Model text reaches the document as text nodes only.
+
+const OPEN = "<think>";
+const CLOSE = "</think>";
+
+const element = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
+
+export function showQuestion(text) {
+  const node = element("div", "turn user");
+  node.append(element("div", "text", text));
+  append(node);
+}
+
+// The answer in progress, and then the finished one.
+export class Answer {
+  constructor() {
+    this.node = element("div", "turn assistant waiting");
+    this.text = element("div", "text");
+    this.facts = element("div", "facts");
+    this.node.append(this.text, this.facts);
+    this.raw = "";
+    this.chunks = 0;
+    this.asked = performance.now();
+    append(this.node);
+  }
+
+  // What was answered, without the reasoning: that is how it goes back to the model.
+  get said() {
+    return split(this.raw).said;
+  }
+
+  add(chunk) {
+    const choice = chunk.choices[0];
+    if (chunk.timings) this.timings = chunk.timings;
+    if (choice?.finish_reason) this.reason = choice.finish_reason;
+    if (!choice?.delta.content) return;
+    this.last = performance.now();
+    this.first ??= this.last;
+    this.chunks += 1;
+    this.raw += choice.delta.content;
+    this.node.className = "turn assistant writing";
+    this.#show();
+  }
+
+  end(how = "") {
+    this.node.className = "turn assistant";
+    this.#show();
+    if (this.thoughts) this.thoughts.open = false;
+    const n = this.timings?.predicted_n ?? this.chunks; // stopped: about a chunk a token
+    const rate = this.timings?.predicted_per_second ?? (1000 * (n - 1)) / (this.last - this.first);
+    const facts = [`${n} ${n === 1 ? "token" : "tokens"}`];
+    if (n > 1 && isFinite(rate)) facts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
+    if (this.first) facts.push(`first after ${((this.first - this.asked) / 1000).toFixed(2)} s`);
+    if (this.reason === "length") facts.push("cut: the length allowed was used up");
+    if (how) facts.push(how);
+    this.facts.textContent = facts.join(" · ");
+  }
+
+  fail(message) {
+    this.node.className = "turn assistant";
+    this.node.append(element("div", "error", message));
+    this.node.lastChild.setAttribute("role", "alert");
+  }
+
+  #show() {
+    const { thoughts, said } = split(this.raw);
+    keepingScroll(() => {
+      if (thoughts) this.#think(thoughts);
+      this.text.textContent = said;
+    });
+  }
+
+  #think(text) {
+    if (!this.thoughts) {
+      this.thoughts = element("details", "thoughts");
+      this.thoughts.open = true;
+      this.thoughts.append(element("summary", "", "Reasoning"), element("p", ""));
+      this.node.prepend(this.thoughts);
+    }
+    this.thoughts.lastChild.textContent = text;
+  }
+}
+
+// Reasoning stands at the beginning, between its tags; a <think> further on is just text.
+function split(raw) {
+  if (!raw.trimStart().startsWith(OPEN)) return { thoughts: "", said: raw.trim() };
+  const inside = raw.trimStart().slice(OPEN.length);
+  const end = inside.indexOf(CLOSE);
+  if (end < 0) return { thoughts: inside.trim(), said: "" };
+  return { thoughts: inside.slice(0, end).trim(), said: inside.slice(end + CLOSE.length).trim() };
+}
+
+function append(node) {
+  document.getElementById("turns").append(node);
+  node.scrollIntoView({ block: "end" });
+}
+
+// Follows the growing answer, unless the reader has scrolled up.
+function keepingScroll(change) {
+  const main = document.querySelector("main");
+  const following = main.scrollHeight - main.scrollTop - main.clientHeight < 40;
+  change();
+  if (following) main.scrollTop = main.scrollHeight;
+}
