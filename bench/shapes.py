@@ -19,13 +19,13 @@ from gguf import GGMLQuantizationType as Quant
 # Bytes of a block of 256 weights, and where in it the half-precision scales stand: random bits there could be infinite.
 BLOCK_WEIGHTS = 256
 BLOCKS = {Quant.Q4_K: (144, (0, 2)), Quant.Q6_K: (210, (208,))}
-WORDS = (
-    "the of and to in is that it for was on are with as be this have from or one had by but not what all were when we "
-    "there can an your which their said if do will each about how up out them then she many some so these would other "
-    "into has more her two like him see time could no make than first been its who now people my made over did down "
-    "only way find use may water long little very after words called just where most know river stone cloud market "
-    "engine garden paper winter signal copper orange valley doctor planet harbor violin timber rocket candle bridge"
-).split()
+WORDS = """
+the of and to in is that it for was on are with as be this have from or one had by but not what all were when we there
+can an your which their said if do will each about how up out them then she many some so these would other into has
+more her two like him see time could no make than first been its who now people my made over did down only way find
+use may water long little very after words called just where most know river stone cloud market engine garden paper
+winter signal copper orange valley doctor planet harbor violin timber rocket candle bridge
+""".split()
 
 
 @dataclass(frozen=True)

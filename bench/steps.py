@@ -14,57 +14,54 @@ import queue
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 from engine import threads
-from engine import worker as loop
-from engine.request import Request
+from engine.native import Model, Sampler
+from engine.request import Command, Request
 from engine.scheduler import SLICE_ALONE
+from engine.worker import Worker, speak
 
 N_STEPS = 200
 N_SEQUENCES = (1, 4)
 
 
-class Clock:
-    """Adds up the seconds spent in the functions it wraps."""
+class ClockedModel(Model):
+    """Adds up the seconds spent in native code."""
 
-    def __init__(self) -> None:
-        self.s = 0.0
+    native_s = 0.0
 
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed."""
+    def decode(self) -> None:
+        """As Model's, timed."""
+        started = time.perf_counter()
+        super().decode()
+        self.native_s += time.perf_counter() - started
 
-        def timed(*arguments: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return function(*arguments)
-            finally:
-                self.s += time.perf_counter() - started
-
-        return timed
+    def sample(self, sampler: Sampler, row: int) -> int:
+        """As Model's, timed."""
+        started = time.perf_counter()
+        token = super().sample(sampler, row)
+        self.native_s += time.perf_counter() - started
+        return token
 
 
-def measure(model: loop.Model, n_sequences: int) -> tuple[float, float]:
+def measure(model: ClockedModel, n_sequences: int) -> tuple[float, float]:
     """Medians over the steps: seconds of a step, and seconds of it outside native code."""
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with open(os.devnull, "wb") as out:
-        worker = loop.Worker(model, max(N_SEQUENCES), inbox, functools.partial(loop.speak, out))
+    inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    steps: list[float] = []
+    outside: list[float] = []
+    with Path(os.devnull).open("wb") as out:
+        worker = Worker(model, max(N_SEQUENCES), inbox, functools.partial(speak, out))
         for i in range(n_sequences):
             inbox.put(Request(str(i), [{"role": "user", "content": f"tell me about stone number {i}"}], max_tokens=10**6))
         worker.take()
         worker.step()  # reads the prompts
-        native = Clock()
-        bare = model.decode, model.sample
-        model.decode, model.sample = map(native.wrap, bare)  # type: ignore[method-assign]
-        steps, outside = [], []
         while len(steps) < N_STEPS and worker.answers:  # a trained model may end its answer sooner
-            native.s, started = 0.0, time.perf_counter()
+            native_s, started = model.native_s, time.perf_counter()
             worker.take()
             worker.step()
             steps.append(time.perf_counter() - started)
-            outside.append(steps[-1] - native.s)
-        model.decode, model.sample = bare  # type: ignore[method-assign]
+            outside.append(steps[-1] - (model.native_s - native_s))
         for answer in worker.answers:
             worker.remove(answer)
     return statistics.median(steps), statistics.median(outside)
@@ -75,7 +72,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m bench.steps MODEL.gguf", file=sys.stderr)
         return 2
-    model = loop.Model(arguments[0], 1024, max(N_SEQUENCES), threads.count(), SLICE_ALONE)
+    model = ClockedModel(arguments[0], 1024, max(N_SEQUENCES), threads.count(), SLICE_ALONE)
     result = {}
     for n in N_SEQUENCES:
         step_s, outside_s = measure(model, n)

@@ -1,6 +1,6 @@
 """The engine as the front process sees it: requests go in, each comes back as a stream of events.
 
-Behind it stands one worker process (engine.worker). llama.cpp can crash, and Python HTTP work must not take time from
+Behind it stands one worker process (engine.process). llama.cpp can crash, and Python HTTP work must not take time from
 the decode loop; so the worker is started, watched and started again here, and nobody else knows where it lives.
 
     LOADING -> READY <-> IDLE (unloaded after keep_alive_s) ; READY -> RESTARTING -> READY ; any -> STOPPING
@@ -9,22 +9,16 @@ the decode loop; so the worker is started, watched and started again here, and n
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from engine import threads
+from engine.process import Process
 from engine.request import (
     Accepted,
     Cancel,
-    Command,
     Config,
     Delta,
     Event,
@@ -35,14 +29,10 @@ from engine.request import (
     Request,
     Trouble,
     Word,
-    dump,
-    load,
 )
 
 log = logging.getLogger("engine")
-ROOT = Path(__file__).resolve().parent.parent
 LONGEST_PAUSE_S = 30.0  # between attempts to load a model that does not load any more
-EXIT_S = 2.0  # for a worker to end itself after its input ended
 
 
 class State(StrEnum):
@@ -120,12 +110,11 @@ class Engine:
         self._changed = threading.Condition()  # guards everything below
         self._state = State.LOADING
         self._streams: dict[str, Stream] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._ready: Ready | None = None
         self._failure: str | None = None
         self._n_restarts = 0
         self._idle_since = time.monotonic()
-        self._pipe = threading.Lock()  # one writer at a time; apart from the other lock, for a write can block
         self._threads = [threading.Thread(target=self._watch, name="engine-watch", daemon=True)]
         if keep_alive_s is not None:
             self._threads.append(threading.Thread(target=self._unload_when_idle, name="engine-idle", daemon=True))
@@ -163,7 +152,7 @@ class Engine:
                 self._enter(State.WAKING)
             process = self._process
         if process:  # else _spawn sends it
-            self._send(process, request)
+            process.send(request)
         return stream
 
     def cancel(self, id: str) -> None:
@@ -175,7 +164,7 @@ class Engine:
             self._idle_since = time.monotonic()
             self._changed.notify_all()
         if process:
-            self._send(process, Cancel(id))
+            process.send(Cancel(id))
 
     def drain(self, timeout_s: float) -> bool:
         """Takes no new requests and waits for those that run; whether all of them ended in time."""
@@ -190,7 +179,7 @@ class Engine:
             self._fail_all(Trouble.STOPPING, REFUSALS[State.STOPPING][1])
             process, self._process = self._process, None
         if process:
-            _end(process)
+            process.end()
         for thread in self._threads:
             thread.join()
 
@@ -204,34 +193,26 @@ class Engine:
         self._streams.clear()
         self._changed.notify_all()
 
-    def _send(self, process: subprocess.Popen[bytes], command: Command) -> None:
-        assert process.stdin
-        try:
-            with self._pipe:
-                process.stdin.write(dump(command))
-                process.stdin.flush()
-        except (OSError, ValueError):  # it died, or was let go, just now: _watch tells whom it concerns
-            log.debug("The engine process is gone; %s was not sent.", type(command).__name__)
-
     def _watch(self) -> None:
         """The thread that starts workers, hears their events and sees them end."""
         n_failures = 0  # to load, in a row
         while process := self._spawn():
-            self._hear(process)
+            for word in process.words():
+                self._on(word)
             with self._changed:
                 if self._process is not process:
                     continue  # it was let go on purpose
                 self._process = None
                 if self._state is State.READY:
                     n_failures = 0
-                    self._crashed(process.returncode)
+                    self._crashed(process.ending)
                 else:
                     n_failures += 1
-                    self._not_loaded(process.returncode)
+                    self._not_loaded(process.ending)
                     pause_s = min(2.0**n_failures, LONGEST_PAUSE_S)
                     self._changed.wait_for(lambda: self._state is State.STOPPING, pause_s)
 
-    def _spawn(self) -> subprocess.Popen[bytes] | None:
+    def _spawn(self) -> Process | None:
         """A new worker, told what to load and what already waits; None once the engine is stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._state is not State.IDLE)
@@ -239,32 +220,12 @@ class Engine:
                 return None
             if self._state is State.FAILED:
                 self._enter(State.RESTARTING)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "engine.worker"],
-                cwd=ROOT,
-                env=os.environ | threads.environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            self._process = process
+            process = self._process = Process()
+            process.send(self.config)  # with the lock held: nothing may be said before it
             waiting = [stream.request for stream in self._streams.values()]
-        commands: list[Command] = [self.config, *waiting]
-        for command in commands:
-            self._send(process, command)
+        for request in waiting:
+            process.send(request)
         return process
-
-    def _hear(self, process: subprocess.Popen[bytes]) -> None:
-        """Passes on what a worker says until it has ended."""
-        assert process.stdout
-        with process.stdout:
-            try:
-                for line in process.stdout:
-                    self._on(load(line))
-            except Exception:
-                log.exception("The engine process said something that makes no sense; it is replaced.")
-                process.kill()
-        process.wait()
-        _close_input(process)
 
     def _on(self, word: Word) -> None:
         with self._changed:
@@ -272,6 +233,8 @@ class Engine:
                 case Ready():
                     self._ready, self._failure = word, None
                     self._idle_since = time.monotonic()
+                    if self._state is State.RESTARTING:
+                        log.info("The engine runs again.")
                     if self._state is not State.STOPPING:
                         self._enter(State.READY)
                 case LoadFailed(message):
@@ -285,17 +248,15 @@ class Engine:
                     if stream := self._streams.get(id):  # else it was cancelled meanwhile
                         stream.put(word)
 
-    def _crashed(self, code: int) -> None:
-        log.error(
-            "The engine process ended (%s) with %d requests in it; it is restarted.", _ending(code), len(self._streams)
-        )
+    def _crashed(self, ending: str) -> None:
+        log.error("The engine process ended (%s) with %d requests in it; it is restarted.", ending, len(self._streams))
         self._n_restarts += 1
         self._fail_all(Trouble.ENGINE_DIED, "The engine crashed while it worked on this request; it is being restarted.")
         self._enter(State.RESTARTING)
 
-    def _not_loaded(self, code: int) -> None:
+    def _not_loaded(self, ending: str) -> None:
         if not self._failure:
-            self._failure = f"The engine process ended ({_ending(code)}) while it loaded {self.config.model_path}."
+            self._failure = f"The engine process ended ({ending}) while it loaded {self.config.model_path}."
         log.error("%s", self._failure)
         self._fail_all(Trouble.NO_MODEL, REFUSALS[State.FAILED][1])
         self._enter(State.FAILED)
@@ -316,27 +277,4 @@ class Engine:
                 self._enter(State.IDLE)
             if process:
                 log.info("No request for %g s: the model is unloaded.", self._keep_alive_s)
-                _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """A worker ends itself when its input does; one that does not is stuck and is killed."""
-    _close_input(process)
-    try:
-        process.wait(EXIT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _close_input(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin
-    try:
-        process.stdin.close()
-    except OSError:  # something unsent is in its buffer, and nobody there to take it
-        log.debug("The engine process was gone before its input was closed.")
-
-
-def _ending(code: int) -> str:
-    """An exit code in words; negative: the signal that ended it."""
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                process.end()

@@ -77,7 +77,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights: it says one word until its context is full, so its answers are still running when wanted."""
+    """A model of random weights: it says one word until its context is full, so answers still run when wanted."""
     path = tmp_path_factory.mktemp("endless") / "endless.gguf"
     shapes.make(shapes.SHAPES["small"], path)
     return path

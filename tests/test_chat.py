@@ -122,7 +122,10 @@ def test_a_low_temperature_is_greedy_and_a_seed_makes_a_high_one_repeatable(clie
 
 def test_a_message_may_be_a_list_of_parts_and_developer_means_system(client):
     parts = [{"type": "text", "text": "What is the capital"}, {"type": "text", "text": " of France?"}]
-    for messages in ([{"role": "user", "content": parts}], [{"role": "developer", "content": "Be brief."}, *user("Capital of France?")]):
+    for messages in (
+        [{"role": "user", "content": parts}],
+        [{"role": "developer", "content": "Be brief."}, *user("Capital of France?")],
+    ):
         answer = client.chat.completions.create(model="demo", messages=messages)
         assert "Paris" in answer.choices[0].message.content
 
@@ -147,7 +150,11 @@ def test_an_unknown_model_is_not_found(client):
     ):
         with pytest.raises(openai.NotFoundError) as error:
             call()
-        assert (error.value.code, error.value.param, error.value.type) == ("model_not_found", "model", "invalid_request_error")
+        assert (error.value.code, error.value.param, error.value.type) == (
+            "model_not_found",
+            "model",
+            "invalid_request_error",
+        )
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -1,5 +1,7 @@
 """engine.text: what may be shown, and when. The slow plain way (cut the whole text once) judges the fast one."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ def run(pieces: list[bytes], stop: list[str]) -> tuple[list[str], bool]:
 
 def split(raw: bytes, cuts: list[int]) -> list[bytes]:
     bounds = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
-    return [raw[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [raw[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 @given(letters, stops, st.lists(st.integers(0, 200)))
@@ -32,7 +34,9 @@ def test_the_shown_text_is_the_text_up_to_the_first_stop_string_however_it_is_sp
     ends = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
     if ends:
         first_end = min(ends)[0]
-        piece_end = next(n for n in _ends(split(text.encode(), cuts)) if len(text.encode()[:n].decode(errors="ignore")) >= first_end)
+        piece_end = next(
+            n for n in _ends(split(text.encode(), cuts)) if len(text.encode()[:n].decode(errors="ignore")) >= first_end
+        )
         seen = text.encode()[:piece_end].decode(errors="ignore")
         expected = text[: min(at for at in map(seen.find, stop) if at >= 0)]
     assert "".join(shown) == expected
