@@ -60,7 +60,7 @@ CHAT = "/v1/chat/completions"
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 
 
-def error_of(response: Any) -> dict[str, Any]:
+def error_of(response: Any) -> Any:
     body = json.loads(response.data)
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}

@@ -1,6 +1,7 @@
 """/v1/chat/completions and /v1/models as OpenAI's client sees them, against the real server and the demo model."""
 
 import threading
+from typing import Any
 
 import openai
 import pytest
@@ -18,7 +19,7 @@ CAPITALS = {
 }
 
 
-def user(text: str) -> list:
+def user(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 

@@ -80,10 +80,10 @@ def test_every_prompt_is_read_whole_once_and_in_order_and_no_slot_is_shared(leng
             break
         assert len({s.slot for s in batch}) == len(batch) <= n_slots
         assert sum(s.stop - s.start for s in batch) <= max(SLICE_ALONE, n_slots + SLICE_BESIDE)
-        for s in batch:
-            assert s.start == read[s.sequence.id]
-            read[s.sequence.id] = s.sequence.n_read = s.stop
-            if s.complete:
-                scheduler.remove(s.sequence)
+        for part in batch:
+            assert part.start == read[part.sequence.id]
+            read[part.sequence.id] = part.sequence.n_read = part.stop
+            if part.complete:
+                scheduler.remove(part.sequence)
     assert read == {str(i): n for i, n in enumerate(lengths)}
     assert not scheduler

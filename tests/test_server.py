@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -48,7 +49,7 @@ class Call:
         else:
             self._connection.request("GET", path)
 
-    def answer(self) -> tuple[int, dict]:
+    def answer(self) -> tuple[int, Any]:
         """Status and JSON."""
         response = self._connection.getresponse()
         result = response.status, json.loads(response.read())

@@ -1,5 +1,6 @@
 """engine.threads: how many, from what the machine says."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "thread_siblings_list").write_text(siblings + "\n")
     monkeypatch.setattr(threads, "CPU_FOLDER", tmp_path / "cpu")
     monkeypatch.setattr(threads, "CGROUP_FOLDER", tmp_path / "cgroup")
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     return tmp_path
 
 
@@ -25,7 +26,7 @@ def test_two_halves_of_one_core_count_once(machine):
 
 
 def test_affinity_limits(machine, monkeypatch):
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: {1}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
     assert threads.count() == 1
 
 
