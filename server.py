@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> int:
         ident="linnet",
         clear_untrusted_proxy_headers=True,
     )
-    return run(settings, engine, server, f"http://{settings.host}:{server.effective_port}", name)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return run(settings, engine, server, f"http://{host}:{server.effective_port}", name)
 
 
 def listen(host: str, port: int) -> socket.socket:

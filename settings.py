@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for f in fields(Settings):
         help = f.metadata["help"]
-        if "(default" not in help and f.default not in (None, False):
+        if "(default" not in help and f.default is not None and f.default is not False:
             help += f" (default: {f.default})"
         if isinstance(f.default, bool):
             result.add_argument(option(f), action="store_const", const="1", help=help)

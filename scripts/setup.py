@@ -45,11 +45,11 @@ def main(dev: bool) -> None:
 
 def make_venv() -> None:
     """An environment of our own, so that nothing of the system is changed."""
-    if PYTHON.exists():
+    if (VENV / "bin" / "pip").exists():  # made last: without it an earlier attempt was broken off
         return
     print("Making .venv ...", flush=True)
     try:
-        venv.create(VENV, with_pip=True)
+        venv.create(VENV, with_pip=True, clear=True)
     except (OSError, subprocess.CalledProcessError):
         shutil.rmtree(VENV, ignore_errors=True)
         sys.exit("Python cannot make virtual environments here; on Debian and Ubuntu: apt install python3-venv")
@@ -57,7 +57,11 @@ def make_venv() -> None:
 
 def install_engine() -> None:
     """llama-cpp-python is compiled on this machine, which takes minutes: say so, show progress, tell what is missing."""
-    engine = next(line.split()[0] for line in (ROOT / "requirements.txt").open() if line.startswith("llama-cpp-python"))
+    engine = next(
+        line.split()[0]
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line.startswith("llama-cpp-python")
+    )
     name, version = engine.split("==")
     found = subprocess.run([PYTHON, "-m", "pip", "show", name], capture_output=True, text=True, check=False)
     if f"Version: {version}\n" in found.stdout:
@@ -75,15 +79,17 @@ def pip(*arguments: str) -> None:
     environment = os.environ | {"CMAKE_ARGS": os.environ.get("CMAKE_ARGS", BUILD_OPTIONS)}
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     shown = -1
-    with LOG.open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with (
+        LOG.open("w") as log,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         for line in process.stdout or ():
             log.write(line)
             percent = progress(line)
             if percent is not None and percent >= shown + (1 if sys.stdout.isatty() else 10):
                 shown = percent
                 print(f"  {percent:3d} %", end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if process.wait() != 0:
+    if process.returncode != 0:
         print("".join(LOG.read_text().splitlines(keepends=True)[-15:]), file=sys.stderr)
         sys.exit(f"Installing failed; the lines above are the end of {LOG.relative_to(ROOT)}.")
 
