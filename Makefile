@@ -21,10 +21,11 @@ run: setup ## start the server; options: make run ARGS="--port 9000"
 test: setup-dev ## run every test, in a real browser too; options: make test ARGS="-k stop"
 	@$(RUN) -m pytest -n auto $(ARGS)
 
-check: setup-dev ## format, lint, types; changes nothing
+check: setup-dev ## format, lint, types, import rules; changes nothing
 	@$(RUN) -m ruff format --check $(SOURCES)
 	@$(RUN) -m ruff check $(SOURCES)
 	@$(RUN) -m mypy $(SOURCES)
+	@$(RUN) -m pytest tests/test_house.py
 
 fmt: setup-dev ## put the code into shape
 	@$(RUN) -m ruff check --fix-only $(SOURCES)

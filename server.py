@@ -10,12 +10,11 @@ import signal
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 
-import waitress
 from waitress.server import BaseWSGIServer
 
+from api import wsgi
 from api.app import create_app
 from engine import threads
 from engine.client import Engine
@@ -25,9 +24,6 @@ from settings import Settings, SettingsError, read
 
 log = logging.getLogger("linnet")
 DRAIN_S = 20.0  # running answers may take so long to end after a signal
-FLUSH_S = 1.0  # for the last events to reach their clients
-SPARE_THREADS = 8  # for the page, /health and those told to come back later
-CONNECTIONS = 1000
 
 
 def main(arguments: list[str]) -> int:
@@ -44,16 +40,7 @@ def main(arguments: list[str]) -> int:
     name = settings.alias or path.stem
     config = Config(str(path), settings.ctx, settings.slots, settings.threads or threads.count())
     engine = Engine(config, settings.max_queue, settings.keep_alive)
-    server = waitress.create_server(
-        create_app(settings, engine, name),
-        sockets=[listener],
-        threads=settings.slots + settings.max_queue + SPARE_THREADS,
-        connection_limit=CONNECTIONS,
-        channel_timeout=60,
-        channel_request_lookahead=5,  # keeps reading while an answer is made: that is how a vanished client is noticed
-        ident="linnet",
-        clear_untrusted_proxy_headers=True,
-    )
+    server = wsgi.create_server(create_app(settings, engine, name), listener, settings.slots + settings.max_queue)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return run(settings, engine, server, f"http://{host}:{server.effective_port}", name)
 
@@ -77,7 +64,8 @@ def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str
     try:
         log.info("Loading %s with %d threads ...", engine.config.model_path, engine.config.n_threads)
         engine.start()
-        threading.Thread(target=server.run, name="http", daemon=True).start()
+        http = threading.Thread(target=server.run, name="http", daemon=True)
+        http.start()
         status = engine.wait()
         if not status.ready:
             sys.stderr.write(f"{status.failure}\n")
@@ -85,14 +73,16 @@ def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str
         welcome(status.ready, address, name, settings.slots)
         if not settings.no_cache:
             remember(engine.config.model_path, settings)
-        threading.Event().wait()
+        http.join()  # it ends only by a fault of its own
+        log.error("The HTTP server has ended")
+        return 1
     except KeyboardInterrupt:
         finish(engine)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         engine.close()
-        flush(server)
+        wsgi.flush(server)
     return 0
 
 
@@ -121,14 +111,6 @@ def finish(engine: Engine) -> None:
         engine.drain(DRAIN_S)
     except KeyboardInterrupt:
         log.info("Ending now")
-
-
-def flush(server: BaseWSGIServer) -> None:
-    """Gives the last events a moment to reach their clients."""
-    server.task_dispatcher.shutdown(timeout=FLUSH_S)
-    deadline = time.monotonic() + FLUSH_S
-    while time.monotonic() < deadline and any(c.total_outbufs_len for c in list(server.active_channels.values())):
-        time.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,10 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cache_dir", self.cache_dir.expanduser())
+        try:
+            object.__setattr__(self, "cache_dir", self.cache_dir.expanduser())
+        except RuntimeError as error:
+            raise SettingsError(f"--cache-dir {self.cache_dir} cannot be found: {error}") from error
         for f in fields(self):
             value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
             if high and value is not None and not low <= value <= high:

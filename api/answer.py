@@ -16,6 +16,7 @@ from engine.client import Stream
 from engine.request import Accepted, Delta, Event, Failed, Finished
 
 log = logging.getLogger("linnet")
+LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
 POLL_S = 0.2  # how often it is looked whether the client is still there
 
 
@@ -28,6 +29,7 @@ class Answer:
 
     def __init__(self, stream: Stream, environ: dict[str, Any]) -> None:
         self._stream = stream
+        environ[LOGS_ITSELF] = True
         self._gone = environ.get("waitress.client_disconnected", lambda: False)
         self._started = time.monotonic()
         self._look_at = self._started + POLL_S

@@ -9,8 +9,8 @@ from werkzeug.exceptions import HTTPException
 
 import web
 from api import guard, openai, ops
-from api.answer import ClientGone
-from api.errors import ApiError, from_http
+from api.answer import LOGS_ITSELF, ClientGone
+from api.errors import ApiError, from_http_status
 from engine.client import Engine
 from settings import Settings
 
@@ -37,7 +37,7 @@ def create_app(settings: Settings, engine: Engine, model_name: str) -> Flask:
 
     @app.errorhandler(HTTPException)
     def refused_by_flask(error: HTTPException) -> Response:
-        return from_http(error).response()
+        return from_http_status(error.code or 500, error.description or error.name).response()
 
     @app.errorhandler(ClientGone)
     def left(_: ClientGone) -> tuple[str, int]:
@@ -50,10 +50,9 @@ def create_app(settings: Settings, engine: Engine, model_name: str) -> Flask:
 
     @app.after_request
     def logged(response: Response) -> Response:
-        # An answered chat logs itself when it ends; health checks come every few seconds.
-        quiet = request.path == "/health" or (response.status_code == 200 and request.method == "POST")
-        level = logging.DEBUG if quiet else logging.INFO
-        log.log(level, "%s %s %d", request.method, request.path, response.status_code)
+        # A chat that got as far as the engine logs itself when it ends; health checks come every few seconds.
+        if LOGS_ITSELF not in request.environ and request.path != "/health":
+            log.info("%s %s %d", request.method, request.path, response.status_code)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

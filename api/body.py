@@ -43,6 +43,7 @@ NEUTRAL: dict[str, list[Any]] = {
     "verbosity": [],
     "web_search_options": [],
 }
+ANSWER_LISTS = {"annotations", "tool_calls"}  # of a message: clients send answers back with their empty fields
 STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -68,7 +69,8 @@ class Message(BaseModel):
     def plain(self) -> dict[str, str]:
         """As the engine wants it: a role that templates know, and one text."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        message = {"role": "system" if self.role == "developer" else self.role, "content": text}
+        return message | {"name": self.name} if self.name else message  # some templates write it
 
 
 class StreamOptions(BaseModel):
@@ -118,8 +120,8 @@ def parse(raw: bytes) -> ChatBody:
 
 def _refuse_extra(extra: dict[str, Any], where: str = "") -> None:
     for name, value in extra.items():
-        if value is None or (where and value == []) or (not where and name in HARMLESS):
-            continue  # clients send an answer's message back with its empty fields
+        if value is None or name in (HARMLESS if not where else ANSWER_LISTS if value == [] else ()):
+            continue
         if name not in NEUTRAL:
             raise ApiError(400, f"Unrecognized request argument: {where}{name[:100]}.", param=where + name[:100])
         if not any(value == neutral and type(value) is type(neutral) for neutral in NEUTRAL[name]):  # True == 1

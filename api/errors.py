@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flask import Response, jsonify
-from werkzeug.exceptions import HTTPException
 
 from engine.request import Failed, Trouble
 
@@ -72,10 +71,7 @@ def from_failed(event: Failed) -> ApiError:
     return ApiError(status, event.message, type, code, param)
 
 
-def from_http(error: HTTPException) -> ApiError:
-    """Flask's and werkzeug's own refusals."""
-    status = error.code or 500
-    code = "request_too_large" if status == 413 else None
-    return ApiError(
-        status, error.description or error.name, "invalid_request_error" if status < 500 else "server_error", code
-    )
+def from_http_status(status: int, message: str) -> ApiError:
+    """What Flask, werkzeug and waitress refuse themselves: no such route, wrong method, too large."""
+    type = "invalid_request_error" if status < 500 else "server_error"
+    return ApiError(status, message, type, "request_too_large" if status == 413 else None)

@@ -24,11 +24,12 @@ def check(settings: Settings) -> None:
     if settings.local and not _names_this_computer(request.host):
         raise _forbidden("This server answers only to the names of this computer.")
     origin = request.headers.get("Origin")
-    if origin and urlsplit(origin).netloc != request.host:
+    if origin and origin.partition("://")[2] != request.host:
         raise _forbidden("Pages of other sites may not use this server.")
     if settings.api_key and not _is_open(request.path):
+        # A header is bytes, which WSGI hands over as Latin-1.
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), settings.api_key.encode()):
+        if not hmac.compare_digest(given.encode("latin-1", "replace"), settings.api_key.encode()):
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
     if request.method == "POST" and request.mimetype != "application/json":
         raise ApiError(415, "The body must be JSON, with Content-Type: application/json.")

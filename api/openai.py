@@ -23,6 +23,7 @@ from engine.client import Engine
 from engine.request import Request, Sampling
 from settings import Settings
 
+N_SEEDS = 2**32 - 1  # the last number of 32 bits means "any seed" to llama.cpp
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -81,7 +82,7 @@ def to_request(body: ChatBody, settings: Settings) -> Request:
             presence_penalty=body.presence_penalty or 0.0,
             frequency_penalty=body.frequency_penalty or 0.0,
             repeat_penalty=1.0 if body.repeat_penalty is None else body.repeat_penalty,
-            seed=secrets.randbits(32) if body.seed is None else body.seed % 2**32,
+            seed=secrets.randbelow(N_SEEDS) if body.seed is None else body.seed % N_SEEDS,
         ),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],

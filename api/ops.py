@@ -21,8 +21,6 @@ def blueprint(engine: Engine, model_name: str) -> Blueprint:
             "requests": status.n_requests,
             "restarts": status.n_restarts,
         }
-        if status.failure:
-            body["reason"] = status.failure
         if status.ready:
             body["context"] = status.ready.n_ctx
             body["engine"] = status.ready.build

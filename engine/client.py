@@ -88,8 +88,8 @@ class Stream:
         """For the engine: appends an event."""
         self._events.put(event)
 
-    def next(self, timeout_s: float) -> Event | None:
-        """The next event, None when there was none for `timeout_s` seconds."""
+    def next(self, timeout_s: float | None = None) -> Event | None:
+        """The next event, None when there was none for `timeout_s` seconds; without it, waits as long as it takes."""
         try:
             return self._events.get(timeout=timeout_s)
         except queue.Empty:
@@ -176,7 +176,7 @@ class Engine:
         """Ends the worker. Requests that still run get a Failed event."""
         with self._changed:
             self._enter(State.STOPPING)
-            self._fail_all(Trouble.STOPPING, REFUSALS[State.STOPPING][1])
+            self._fail_all(*REFUSALS[State.STOPPING])
             process, self._process = self._process, None
         if process:
             process.end()
@@ -196,36 +196,66 @@ class Engine:
     def _watch(self) -> None:
         """The thread that starts workers, hears their events and sees them end."""
         n_failures = 0  # to load, in a row
-        while process := self._spawn():
-            for word in process.words():
-                self._on(word)
-            with self._changed:
-                if self._process is not process:
-                    continue  # it was let go on purpose
-                self._process = None
-                if self._state is State.READY:
-                    n_failures = 0
-                    self._crashed(process.ending)
-                else:
-                    n_failures += 1
-                    self._not_loaded(process.ending)
-                    pause_s = min(2.0**n_failures, LONGEST_PAUSE_S)
+        while self._may_spawn():
+            process = None
+            try:
+                process = self._spawn()
+                for word in process.words():
+                    self._on(word)
+                ending = process.ending
+            except OSError as error:  # no memory or no number left for another process
+                ending = str(error)
+            n_failures = 0 if self._ended(process, ending) else n_failures + 1
+            if n_failures:
+                pause_s = min(2.0 ** min(n_failures, 10), LONGEST_PAUSE_S)
+                with self._changed:
                     self._changed.wait_for(lambda: self._state is State.STOPPING, pause_s)
 
-    def _spawn(self) -> Process | None:
-        """A new worker, told what to load and what already waits; None once the engine is stopping."""
+    def _may_spawn(self) -> bool:
+        """Waits while no worker is wanted; False once the engine is stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._state is not State.IDLE)
             if self._state is State.STOPPING:
-                return None
+                self._fail_all(*REFUSALS[State.STOPPING])
+                return False
             if self._state is State.FAILED:
                 self._enter(State.RESTARTING)
+            return True
+
+    def _spawn(self) -> Process:
+        """A new worker, told what to load and what already waits. Raises OSError."""
+        with self._changed:
             process = self._process = Process()
             process.send(self.config)  # with the lock held: nothing may be said before it
             waiting = [stream.request for stream in self._streams.values()]
         for request in waiting:
             process.send(request)
+            with self._changed:
+                cancelled = request.id not in self._streams
+            if cancelled:  # its Cancel may have come before it
+                process.send(Cancel(request.id))
         return process
+
+    def _ended(self, process: Process | None, ending: str) -> bool:
+        """What it means that a worker ended; False when it could not load the model."""
+        with self._changed:
+            if self._process is not process:
+                return True  # it was let go on purpose
+            self._process = None
+            if self._state in (State.READY, State.STOPPING):
+                log.error("The engine process ended (%s) with %d requests in it.", ending, len(self._streams))
+                self._fail_all(Trouble.ENGINE_DIED, "The engine crashed while it worked on this request.")
+                if self._state is State.READY:
+                    self._n_restarts += 1
+                    self._enter(State.RESTARTING)
+                return True
+            if not self._failure:
+                self._failure = f"The engine process ended ({ending}) while it loaded {self.config.model_path}."
+            if self._ready:  # else whoever started it all says so
+                log.error("%s", self._failure)
+            self._fail_all(*REFUSALS[State.FAILED])
+            self._enter(State.FAILED)
+            return False
 
     def _on(self, word: Word) -> None:
         with self._changed:
@@ -247,19 +277,6 @@ class Engine:
                 case Accepted(id) | Delta(id):
                     if stream := self._streams.get(id):  # else it was cancelled meanwhile
                         stream.put(word)
-
-    def _crashed(self, ending: str) -> None:
-        log.error("The engine process ended (%s) with %d requests in it; it is restarted.", ending, len(self._streams))
-        self._n_restarts += 1
-        self._fail_all(Trouble.ENGINE_DIED, "The engine crashed while it worked on this request; it is being restarted.")
-        self._enter(State.RESTARTING)
-
-    def _not_loaded(self, ending: str) -> None:
-        if not self._failure:
-            self._failure = f"The engine process ended ({ending}) while it loaded {self.config.model_path}."
-        log.error("%s", self._failure)
-        self._fail_all(Trouble.NO_MODEL, REFUSALS[State.FAILED][1])
-        self._enter(State.FAILED)
 
     def _unload_when_idle(self) -> None:
         """The thread that ends the worker after keep_alive_s without a request: only so memory really comes back."""

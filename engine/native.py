@@ -20,7 +20,8 @@ from engine.request import Sampling
 DEFAULT_CTX = 4096  # tokens; what a model was trained for can be 131,072, and the memory for it is taken at once
 PENALTY_WINDOW = 64  # tokens looked back at by the repeat, presence and frequency penalties
 LOG_LEVEL_ERROR = 4  # ggml_log_level
-MARKER_ATTRS = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+CONTROL_ATTRS = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN  # <unk> is parsed like <s>
+MARKER_ATTRS = CONTROL_ATTRS | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
 
 class ModelError(Exception):
@@ -142,9 +143,9 @@ class Model:
         return llama_cpp.llama_init_from_model(self._model, params)
 
     def _warm_up(self) -> None:
-        """One step with a full batch reads all weights from the file and makes every buffer before anybody waits."""
+        """One step reads all weights from the file and makes the buffers before anybody waits."""
         self.batch.clear()
-        self.batch.add(0, [0] * min(len(self.batch.tokens), self.n_ctx), 0, True)
+        self.batch.add(0, [0], 0, True)
         self.decode()
         self.forget(0)
 
@@ -185,6 +186,11 @@ class Model:
         """Whether its tokenizer puts a space before a text (SentencePiece does)."""
         return llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
 
+    @functools.cached_property
+    def longest_piece(self) -> int:
+        """The most bytes one token can stand for, or a few more: no spelling is shorter than what it stands for."""
+        return max(len(llama_cpp.llama_vocab_get_text(self._vocab, token)) for token in range(self.n_vocab))
+
     def markers(self) -> dict[str, bool]:
         """Spellings that llama.cpp would read as one token wherever they stand; True: a control token.
 
@@ -196,7 +202,7 @@ class Model:
             attrs = llama_cpp.llama_vocab_get_attr(self._vocab, token)
             if attrs & MARKER_ATTRS:
                 text = llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace")
-                control = bool(attrs & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL)
+                control = bool(attrs & CONTROL_ATTRS)
                 if len(text) > 1 and (control or (text[0], text[-1]) == ("<", ">")):
                     found[text] = control
         return found

@@ -44,7 +44,9 @@ class Process:
     def ending(self) -> str:
         """How it ended, in words: "SIGSEGV" or "exit code 1"."""
         code = self._process.returncode
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if code >= 0:
+            return f"exit code {code}"
+        return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
     def send(self, command: Command) -> None:
         """Says something to it. If it is gone there is nobody to tell, and `words` ends."""

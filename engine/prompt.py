@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Protocol
 
 import jinja2
@@ -27,6 +28,10 @@ class PromptError(Exception):
     """These messages cannot be made into a prompt for this model; the message says why."""
 
 
+class TooLongError(Exception):
+    """The prompt has more tokens than it may have; the message counts them, "5000 tokens"."""
+
+
 class Vocabulary(Protocol):
     """What is asked of a model here."""
 
@@ -34,6 +39,8 @@ class Vocabulary(Protocol):
     def adds_bos(self) -> bool: ...  # noqa: D102  # engine.native.Model says what each of them is
     @property
     def adds_space(self) -> bool: ...  # noqa: D102
+    @property
+    def longest_piece(self) -> int: ...  # noqa: D102
     @property
     def metadata(self) -> dict[str, str]: ...  # noqa: D102
     def token_text(self, name: str) -> str: ...  # noqa: D102
@@ -56,9 +63,13 @@ class Prompter:
         self._lead = "\n" if vocabulary.adds_space else ""
         self._n_lead = len(vocabulary.tokenize(self._lead, add_bos=False)) if self._lead else 0
 
-    def tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        """The prompt of a chat, up to where the assistant is to speak. Raises PromptError."""
-        text = self.render([{**message, "content": self._defuse(message)} for message in messages])
+    def tokens(self, messages: list[dict[str, str]], n_max: int) -> list[int]:
+        """The prompt of a chat, up to where the assistant is to speak. Raises PromptError, TooLongError."""
+        text = self.render([self._defuse(message) for message in messages])
+        # Counting the tokens of megabytes would keep the running answers waiting, only to refuse them.
+        n_least = len(text) // self._vocabulary.longest_piece
+        if n_least > n_max:
+            raise TooLongError(f"at least {n_least} tokens")
         add_bos = self._vocabulary.adds_bos
         if add_bos and self._bos and text.startswith(self._bos):
             text = text.removeprefix(self._bos)  # the template wrote it; twice would be one too many
@@ -66,6 +77,10 @@ class Prompter:
         tokens = self._vocabulary.tokenize(first, add_bos=add_bos)
         for piece in rest:
             tokens += self._vocabulary.tokenize(self._lead + piece, add_bos=False)[self._n_lead :]
+        if not tokens:
+            raise PromptError("The model's chat template makes an empty prompt of these messages.")
+        if len(tokens) > n_max:
+            raise TooLongError(f"{len(tokens)} tokens")
         return tokens
 
     def render(self, messages: list[dict[str, str]]) -> str:
@@ -79,16 +94,17 @@ class Prompter:
         except Exception as error:  # a template is a program by a stranger and can fail in any way
             raise PromptError(f"The model's chat template failed: {type(error).__name__}.") from error
 
-    def _defuse(self, message: dict[str, str]) -> str:
+    def _defuse(self, message: dict[str, str]) -> dict[str, str]:
         # Templates cut the reasoning out of earlier answers by looking for </think>, so it stays whole there.
         pattern = self._control if message["role"] == "assistant" else self._any_marker
-        return pattern.sub(lambda first: first[0] + MARK, message["content"])
+        return {key: pattern.sub(lambda first: first[0] + MARK, text) for key, text in message.items()}
 
 
 def _compile(source: str) -> jinja2.Template:
     # The names and options that Hugging Face's templates are written for.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:
@@ -101,4 +117,9 @@ def _raise_exception(message: str) -> Any:
 
 def _first_characters(spellings: Iterable[str]) -> re.Pattern[str]:
     """Matches the first character of each spelling, also of those that overlap."""
-    return re.compile(f"(?={'|'.join(map(re.escape, spellings)) or '(?!)'}).", re.DOTALL)
+    spellings = list(spellings)
+    if not spellings:
+        return re.compile("(?!)")
+    # The class of first characters makes it fast: most positions fail at once and not after a thousand alternatives.
+    starts = "".join(re.escape(c) for c in sorted({spelling[0] for spelling in spellings}))
+    return re.compile(f"(?=[{starts}])(?={'|'.join(map(re.escape, spellings))}).", re.DOTALL)

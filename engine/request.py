@@ -4,7 +4,7 @@ Every word is a frozen dataclass of plain data. Between the front process and th
 (`dump`, `load`), so neither side can hand the other anything but data.
 
     to the worker    Config (once, first) | Request | Cancel
-    from the worker  Loading, then Ready or LoadFailed | Accepted | Delta | Finished | Failed
+    from the worker  Ready or LoadFailed (once, first) | Accepted | Delta | Finished | Failed
 
 A stream of one request begins with one Accepted or Failed and ends with exactly one Finished or Failed.
 """

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from engine import request as words
 from engine.native import DecodeError, Model, ModelError, Sampler, build
-from engine.prompt import Prompter, PromptError
+from engine.prompt import Prompter, PromptError, TooLongError
 from engine.request import Trouble
 from engine.scheduler import SLICE_ALONE, SLICE_BESIDE, Scheduler, Sequence, Slice
 from engine.text import Text
@@ -100,22 +100,21 @@ class Worker:
     def _accept(self, request: words.Request) -> None:
         """Whatever can be refused is refused here, before the request waits for anything."""
         try:
-            tokens = self._prompter.tokens(request.messages)
+            tokens = self._prompter.tokens(request.messages, self._model.n_ctx - 1)
+        except TooLongError as error:
+            message = (
+                f"This model's maximum context length is {self._model.n_ctx} tokens. However, your messages resulted in "
+            )
+            message += f"{error}. Please reduce the length of the messages."
+            self._send(words.Failed(request.id, Trouble.CONTEXT_LENGTH, message))
+            return
         except (PromptError, ModelError) as error:
             self._send(words.Failed(request.id, Trouble.BAD_PROMPT, str(error)))
-            return
-        n, n_ctx = len(tokens), self._model.n_ctx
-        if n >= n_ctx:
-            message = (
-                f"This model's maximum context length is {n_ctx} tokens. However, your messages resulted in {n} tokens."
-            )
-            message += " Please reduce the length of the messages."
-            self._send(words.Failed(request.id, Trouble.CONTEXT_LENGTH, message))
             return
         sampler, text = self._model.sampler(request.sampling), Text(request.stop)
         answer = Answer(request.id, tokens, request=request, sampler=sampler, text=text, added=time.monotonic())
         self._scheduler.add(answer)
-        self._send(words.Accepted(request.id, n))
+        self._send(words.Accepted(request.id, answer.n_prompt))
 
     def _deliver(self, answer: Answer, token: int) -> None:
         """What the new token means for the reader."""
@@ -175,14 +174,18 @@ def speak(out: BinaryIO, word: words.Word) -> None:
 
 def listen(source: BinaryIO, inbox: queue.SimpleQueue[words.Command]) -> None:
     """Reads commands for the main thread. At the end of input the process ends at once, even in the middle of a step."""
-    for line in source:
-        inbox.put(words.load(line))
-    os._exit(0)
+    try:
+        for line in source:
+            inbox.put(words.load(line))
+    finally:  # also when the front died in the middle of a line
+        os._exit(0)
 
 
 def main() -> None:
     """Loads the model named by the first command, says so, and works."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; only the front decides what it means
+    # Ctrl-C reaches the whole terminal, a service manager's SIGTERM the whole group; the front decides what they mean.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine: %(message)s", datefmt="%H:%M:%S")
     # Native code may print: that goes to the log, and only events go where events are expected.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from httpx2 import HTTPError  # what huggingface_hub speaks HTTP with
 from huggingface_hub import hf_hub_download, list_repo_files
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError  # type: ignore[attr-defined]
 
 from models.store import FOLDER, StoreError, check
 

@@ -31,7 +31,12 @@ def find(wanted: str | None, cache_dir: Path | None = None) -> Path:
         last = _last(cache_dir)
         return check(last if last and last.is_file() else DEMO)
     models = installed()
-    return check(models[wanted] if wanted in models else Path(wanted).expanduser())
+    if wanted in models:
+        return check(models[wanted])
+    try:
+        return check(Path(wanted).expanduser())
+    except RuntimeError as error:  # a home directory that is not there
+        raise StoreError(f"{wanted} cannot be found: {error}") from error
 
 
 def remember(path: Path, cache_dir: Path) -> None:

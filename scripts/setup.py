@@ -30,22 +30,42 @@ def main(dev: bool) -> None:
     """Does what is missing. Exits with a sentence when something cannot be done."""
     if sys.version_info < OLDEST_PYTHON:
         sys.exit(f"Linnet needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
-    requirements = ROOT / ("requirements-dev.txt" if dev else "requirements.txt")
-    stamp = VENV / f"{requirements.stem}.stamp"
-    wanted = hashlib.sha256(b"".join(p.read_bytes() for p in (ROOT / "requirements.txt", requirements))).hexdigest()
-    if not stamp.exists() or stamp.read_text() != wanted:
+    if not up_to_date(dev):
+        for stamp in VENV.glob("*.stamp"):
+            stamp.unlink()  # whatever happens now, what they say is no longer sure
         make_venv()
         install_engine()
-        print(f"Installing {requirements.name} ...", flush=True)
-        pip("-r", str(requirements))
-        stamp.write_text(wanted)
+        requirements = "requirements-dev.txt" if dev else "requirements.txt"
+        print(f"Installing {requirements} ...", flush=True)
+        pip("-r", requirements)
+        for kind in ("run", "dev") if dev else ("run",):
+            (VENV / f"{kind}.stamp").write_text(fingerprint())
     if dev:
         install_browser()
 
 
+def up_to_date(dev: bool) -> bool:
+    """Whether this very thing was installed before, to the end."""
+    stamp = VENV / ("dev.stamp" if dev else "run.stamp")
+    return stamp.exists() and stamp.read_text() == fingerprint()
+
+
+def fingerprint() -> str:
+    """Changes when the requirements or the Python do."""
+    texts = [path.read_text() for path in sorted(ROOT.glob("requirements*.txt"))]
+    return hashlib.sha256("".join([version(), *texts]).encode()).hexdigest()
+
+
+def version() -> str:
+    """Of this Python, as far as packages care."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
 def make_venv() -> None:
     """An environment of our own, so that nothing of the system is changed."""
-    if (VENV / "bin" / "pip").exists():  # made last: without it an earlier attempt was broken off
+    config = VENV / "pyvenv.cfg"
+    made_by_this_python = config.exists() and f"version = {version()}." in config.read_text()
+    if made_by_this_python and (VENV / "bin" / "pip").exists():  # pip comes last: without it the making was broken off
         return
     print("Making .venv ...", flush=True)
     try:
@@ -81,7 +101,9 @@ def pip(*arguments: str) -> None:
     shown = -1
     with (
         LOG.open("w") as log,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
     ):
         for line in process.stdout or ():
             log.write(line)

@@ -111,6 +111,7 @@ def test_a_body_that_is_no_request_is_refused_in_openais_shape(http, engine, raw
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages[0].content"),
         ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": "", "colour": []}]}, "messages[0].colour"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "1"}, "temperature"),
@@ -269,7 +270,10 @@ def test_only_the_names_of_this_computer_are_answered(http, path, host, allowed)
         assert response.status_code == (200 if allowed else 403)
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost.evil.example", "http://localhost:9"])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "http://[::1", "localhost", "null", "http://localhost.evil.example", "http://localhost:9"],
+)
 def test_a_page_of_another_site_can_start_nothing(http, engine, origin):
     response = http.post(CHAT, json=BODY, headers={"Origin": origin})
     assert response.status_code == 403

@@ -117,8 +117,9 @@ def test_a_stop_string_ends_the_answer_and_is_never_shown(client):
 def test_a_low_temperature_is_greedy_and_a_seed_makes_a_high_one_repeatable(client):
     story = "Tell me a story about a fox."
     assert ask(client, story, temperature=0.2) == ask(client, story, temperature=0)
-    hot = [ask(client, story, temperature=1.5, seed=seed, max_tokens=40) for seed in (1, 1, 2)]
+    hot = [ask(client, story, temperature=1.5, seed=seed, max_tokens=40) for seed in (1, 1, 2, -1, -1)]
     assert hot[0] == hot[1] != hot[2]
+    assert hot[3] == hot[4]
 
 
 def test_a_message_may_be_a_list_of_parts_and_developer_means_system(client):

@@ -31,7 +31,7 @@ ARROWS = {
 ONLY_IN = {
     "llama_cpp": ["engine/native.py"],
     "flask": ["server.py", "api/", "web/"],
-    "waitress": ["server.py"],
+    "waitress": ["server.py", "api/wsgi.py"],
     "huggingface_hub": ["models/download.py"],
 }
 

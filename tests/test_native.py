@@ -93,8 +93,19 @@ def test_top_k_of_one_is_greedy_at_any_temperature(model):
     assert sampled(model, Sampling(temperature=2.0, top_k=1, seed=3)) == sampled(model, Sampling())
 
 
-def test_a_presence_penalty_changes_a_greedy_answer(model):
-    assert sampled(model, Sampling(presence_penalty=2.0), 40) != sampled(model, Sampling(), 40)
+@pytest.mark.parametrize("field", ["presence_penalty", "frequency_penalty", "repeat_penalty"])
+def test_a_penalty_falls_on_what_was_said_before_and_only_in_its_own_sequence(model, field):
+    model.batch.clear()
+    row = model.batch.add(0, model.tokenize("Tell me a story", add_bos=True), 0, True)
+    model.decode()
+    likeliest = logits(model, row).argmax()
+    penalized, other = model.sampler(Sampling(**{field: 100.0})), model.sampler(Sampling(**{field: 100.0}))
+    assert model.sample(penalized, row) == likeliest
+    assert model.sample(penalized, row) != likeliest
+    assert model.sample(other, row) == likeliest
+    for sampler in (penalized, other):
+        sampler.close()
+    model.forget(0)
 
 
 def test_a_batch_that_does_not_fit_is_an_error_and_the_model_goes_on(model):

@@ -181,9 +181,9 @@ def test_the_page_may_load_and_call_only_its_own_server(server, open_page):
 
 
 def test_a_server_with_a_key_asks_for_it_once(open_page):
-    server = Server("--api-key", "sesame")
+    server = Server("--api-key", "sésame“")
     page = open_page(server)
-    page.get_by_label("API key").fill("sesame")
+    page.get_by_label("API key").fill("sésame“")
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("#model")).to_have_text("demo")
     ask(page, "hello")

@@ -52,11 +52,17 @@ def test_nothing_is_done_when_nothing_changed(monkeypatch, tmp_path):
 
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(setup, "VENV", tmp_path)
+    monkeypatch.setattr(setup, "install_browser", lambda: None)
     monkeypatch.setattr(setup, "make_venv", lambda: calls.append(("venv",)))
     monkeypatch.setattr(setup, "install_engine", lambda: calls.append(("engine",)))
     monkeypatch.setattr(setup, "pip", lambda *arguments: calls.append(arguments))
-    setup.main(dev=False)
+    setup.main(dev=True)
     assert [name for name, *_ in calls] == ["venv", "engine", "-r"]
     for name in ("make_venv", "install_engine", "pip"):
         monkeypatch.setattr(setup, name, forbidden)
-    setup.main(dev=False)
+    setup.main(dev=True)
+    setup.main(dev=False)  # is part of it
+    monkeypatch.setattr(sys, "version_info", (3, 99, 0))
+    with pytest.raises(AssertionError):
+        setup.main(dev=True)
+    assert not list(tmp_path.glob("*.stamp"))

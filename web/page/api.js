@@ -7,6 +7,11 @@ export class ApiError extends Error {
   }
 }
 
+// Kept until the browser is closed, encoded as a header can carry it.
+export function setKey(key) {
+  sessionStorage.setItem("api-key", String.fromCharCode(...new TextEncoder().encode(key)));
+}
+
 async function call(path, options = {}) {
   const key = sessionStorage.getItem("api-key");
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };

@@ -1,5 +1,5 @@
 // The chat: a list of messages, at most one answer in progress, and the page that shows them.
-import { answer, ApiError, modelName } from "./api.js";
+import { answer, ApiError, modelName, setKey } from "./api.js";
 import { Answer, showQuestion } from "./turns.js";
 
 const $ = (id) => document.getElementById(id);
@@ -26,7 +26,10 @@ async function ask(text) {
     turn.end();
   } catch (error) {
     if (error.name === "AbortError") turn.end("stopped");
-    else turn.fail(error instanceof ApiError ? error.message : "The server cannot be reached.");
+    else if (error.status === 401) {
+      turn.fail(error.message);
+      askForKey();
+    } else turn.fail(error instanceof ApiError ? error.message : "The server cannot be reached.");
   }
   if (running !== mine) return; // a new chat has begun meanwhile
   running = null;
@@ -45,12 +48,17 @@ function newChat() {
   $("question").focus();
 }
 
+function askForKey() {
+  $("model").textContent = "an API key is needed";
+  if (!$("key-dialog").open) $("key-dialog").showModal();
+}
+
 async function connect() {
   try {
     $("model").textContent = await modelName();
     document.title = "Linnet";
   } catch (error) {
-    if (error.status === 401) return $("key-dialog").showModal();
+    if (error.status === 401) return askForKey();
     $("model").textContent = "the server cannot be reached";
   }
 }
@@ -63,15 +71,17 @@ $("composer").addEventListener("submit", (event) => {
   ask(text);
 });
 $("question").addEventListener("input", show);
+// Enter that ends the composition of a Chinese or Japanese word must not send; Safari tells it only by the old code.
+const composing = (event) => event.isComposing || event.keyCode === 229;
+
 $("question").addEventListener("keydown", (event) => {
-  // Enter that ends the composition of a Chinese or Japanese word must not send.
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+  if (event.key === "Enter" && !event.shiftKey && !composing(event)) {
     event.preventDefault();
     $("composer").requestSubmit();
   }
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key === "Escape" && !composing(event)) running?.abort();
 });
 $("stop").addEventListener("click", () => running?.abort());
 $("new-chat").addEventListener("click", newChat);
@@ -79,7 +89,9 @@ $("suggestions").addEventListener("click", ({ target }) => {
   if (target.matches("button") && !running) ask(target.textContent);
 });
 $("key-dialog").addEventListener("close", () => {
-  sessionStorage.setItem("api-key", $("key").value);
+  const key = $("key").value.trim();
+  if (!key) return; // dismissed; the next question brings it back
+  setKey(key);
   connect();
 });
 
