@@ -28,8 +28,10 @@ def find(wanted: str | None, cache_dir: Path | None = None) -> Path:
     Raises StoreError.
     """
     if wanted is None:
-        last = _last(cache_dir)
-        return check(last if last and last.is_file() else DEMO)
+        try:
+            return find(_last(cache_dir))
+        except (OSError, StoreError, ValueError):  # none yet, or it is gone
+            return check(DEMO)
     models = installed()
     if wanted in models:
         return check(models[wanted])
@@ -42,14 +44,12 @@ def find(wanted: str | None, cache_dir: Path | None = None) -> Path:
 def remember(path: Path, cache_dir: Path) -> None:
     """Makes `path` the model of the next run that names none. Raises OSError."""
     cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (cache_dir / LAST).write_text(f"{path}\n")
+    name = path.stem  # a name stays true when the folder is moved
+    (cache_dir / LAST).write_text(name if installed().get(name) == path else str(path))
 
 
-def _last(cache_dir: Path | None) -> Path | None:
-    try:
-        return Path((cache_dir / LAST).read_text().strip()) if cache_dir else None
-    except (OSError, UnicodeDecodeError):
-        return None
+def _last(cache_dir: Path | None) -> str:
+    return (cache_dir / LAST).read_text() if cache_dir else DEMO.stem
 
 
 def check(path: Path) -> Path:

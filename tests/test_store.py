@@ -22,6 +22,8 @@ def test_without_a_name_it_is_the_last_used_model_and_else_the_demo(gguf, tmp_pa
     assert cache.stat().st_mode & 0o777 == 0o700
     gguf.unlink()
     assert store.find(None, cache) == store.DEMO
+    store.remember(store.DEMO, cache)
+    assert (cache / store.LAST).read_text() == "demo"  # by name: another copy of Linnet has a demo of its own
 
 
 def test_a_damaged_memory_of_the_last_model_does_no_harm(tmp_path):
