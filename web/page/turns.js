@@ -39,7 +39,8 @@ export class Answer {
     this.chunks += 1;
     this.raw += choice.delta.content;
     this.node.className = "turn assistant writing";
-    this.#show();
+    // At most once a frame: a fast model says more words a second than a page can be laid out anew.
+    this.frame ??= requestAnimationFrame(() => this.#show());
   }
 
   end(how = "") {
@@ -58,11 +59,14 @@ export class Answer {
 
   fail(message) {
     this.node.className = "turn assistant";
+    this.#show();
     this.node.append(element("div", "error", message));
     this.node.lastChild.setAttribute("role", "alert");
   }
 
   #show() {
+    cancelAnimationFrame(this.frame);
+    this.frame = undefined;
     const { thoughts, said } = split(this.raw);
     keepingScroll(() => {
       if (thoughts) this.#think(thoughts);
