@@ -70,9 +70,9 @@ def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str
         if not status.ready:
             sys.stderr.write(f"{status.failure}\n")
             return 1
-        welcome(status.ready, address, name, settings.slots)
         if not settings.no_cache:
             remember(engine.config.model_path, settings)
+        welcome(status.ready, address, name, settings.slots)
         http.join()  # it ends only by a fault of its own
         log.error("The HTTP server has ended")
         return 1

@@ -181,7 +181,8 @@ class Engine:
         if process:
             process.end()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():  # else a signal came before `start`
+                thread.join()
 
     def _enter(self, state: State) -> None:
         self._state = state
