@@ -1,6 +1,7 @@
 """engine.native: the batch, the sampler and the errors, on the demo model. One sequence alone judges many together."""
 
 import ctypes
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -99,7 +100,8 @@ def test_a_penalty_falls_on_what_was_said_before_and_only_in_its_own_sequence(mo
     row = model.batch.add(0, model.tokenize("Tell me a story", add_bos=True), 0, True)
     model.decode()
     likeliest = logits(model, row).argmax()
-    penalized, other = model.sampler(Sampling(**{field: 100.0})), model.sampler(Sampling(**{field: 100.0}))
+    fields: Any = {field: 100.0}
+    penalized, other = model.sampler(Sampling(**fields)), model.sampler(Sampling(**fields))
     assert model.sample(penalized, row) == likeliest
     assert model.sample(penalized, row) != likeliest
     assert model.sample(other, row) == likeliest
