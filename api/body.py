@@ -120,7 +120,8 @@ def parse(raw: bytes) -> ChatBody:
 
 def _refuse_extra(extra: dict[str, Any], where: str = "") -> None:
     for name, value in extra.items():
-        if value is None or name in (HARMLESS if not where else ANSWER_LISTS if value == [] else ()):
+        harmless = name in ANSWER_LISTS and value == [] if where else name in HARMLESS
+        if value is None or harmless:
             continue
         if name not in NEUTRAL:
             raise ApiError(400, f"Unrecognized request argument: {where}{name[:100]}.", param=where + name[:100])

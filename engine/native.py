@@ -186,7 +186,7 @@ class Model:
         """Whether its tokenizer puts a space before a text (SentencePiece does)."""
         return llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
 
-    @functools.cached_property
+    @property
     def longest_piece(self) -> int:
         """The most bytes one token can stand for, or a few more: no spelling is shorter than what it stands for."""
         return max(len(llama_cpp.llama_vocab_get_text(self._vocab, token)) for token in range(self.n_vocab))

@@ -55,6 +55,7 @@ class Prompter:
         self._vocabulary = vocabulary
         self._bos, self._eos = vocabulary.token_text("bos"), vocabulary.token_text("eos")
         self._template = _compile(vocabulary.metadata.get("tokenizer.chat_template", CHATML))
+        self._longest_piece = vocabulary.longest_piece  # now: it looks through the whole vocabulary
         markers = vocabulary.markers()
         self._control = _first_characters(text for text, control in markers.items() if control)
         self._any_marker = _first_characters(markers)
@@ -67,7 +68,7 @@ class Prompter:
         """The prompt of a chat, up to where the assistant is to speak. Raises PromptError, TooLongError."""
         text = self.render([self._defuse(message) for message in messages])
         # Counting the tokens of megabytes would keep the running answers waiting, only to refuse them.
-        n_least = len(text) // self._vocabulary.longest_piece
+        n_least = len(text) // self._longest_piece
         if n_least > n_max:
             raise TooLongError(f"at least {n_least} tokens")
         add_bos = self._vocabulary.adds_bos
