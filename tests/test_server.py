@@ -108,7 +108,7 @@ def test_a_killed_worker_costs_the_running_answers_and_nothing_else(start, endle
 def test_a_signal_lets_running_answers_end_refuses_new_ones_and_leaves_no_process(start, how, endless_model):
     server = start(*ENDLESS, model=endless_model)
     worker = server.worker
-    stream = Call(server, stream=True, max_tokens=500).begin()
+    stream = Call(server, stream=True, max_tokens=2000).begin()
     log_length = len(server.log)
     server.process.send_signal(how)
     server.wait_for("Finishing 1 running", log_length)
@@ -216,9 +216,11 @@ def test_a_client_that_hangs_up_frees_the_slot_for_the_next(start, endless_model
 
 def test_a_full_queue_is_answered_with_429_and_the_time_to_come_back(start, endless_model):
     server = start(*ENDLESS, "--slots", "1", "--max-queue", "0", model=endless_model)
-    Call(server, stream=True).begin()
+    running = Call(server, stream=True).begin()
     status, refusal = Call(server, max_tokens=1).answer()
     assert (status, refusal["error"]["code"]) == (429, "rate_limit_exceeded")
+    running.drop()
+    server.wait_for("client left")
     assert sum("429" in line for line in server.log) == 1
 
 
