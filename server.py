@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 from waitress.server import BaseWSGIServer
 
@@ -24,6 +25,7 @@ from settings import Settings, SettingsError, read
 
 log = logging.getLogger("linnet")
 DRAIN_S = 20.0  # running answers may take so long to end after a signal
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,8 +62,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str, name: str) -> int:
     """Starts everything, waits for Ctrl-C or SIGTERM, ends everything."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both raise KeyboardInterrupt here, in the main thread
     try:
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: interrupt(engine))
         log.info("Loading %s with %d threads ...", engine.config.model_path, engine.config.n_threads)
         engine.start()
         http = threading.Thread(target=server.run, name="http", daemon=True)
@@ -79,8 +82,8 @@ def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str
     except KeyboardInterrupt:
         finish(engine)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         engine.close()
         wsgi.flush(server)
     return 0
@@ -102,15 +105,20 @@ def remember(model_path: str, settings: Settings) -> None:
         log.warning("%s cannot be written (%s): the next run will not know this model", settings.cache_dir, error.strerror)
 
 
+def interrupt(engine: Engine) -> NoReturn:
+    """The first signal: ends the waiting in `run`. From now on another one ends the answers that still run."""
+    for number in SIGNALS:
+        # In a thread of its own: a handler that raised could hit any line of the orderly end it interrupts.
+        signal.signal(number, lambda *_: threading.Thread(target=engine.close).start())
+    raise KeyboardInterrupt
+
+
 def finish(engine: Engine) -> None:
     """Lets running answers end, unless a second signal comes."""
     n = engine.status().n_requests
     if n:
         log.info("Finishing %d running answers; Ctrl-C again ends them now", n)
-    try:
-        engine.drain(DRAIN_S)
-    except KeyboardInterrupt:
-        log.info("Ending now")
+    engine.drain(DRAIN_S)
 
 
 if __name__ == "__main__":

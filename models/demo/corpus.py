@@ -14,9 +14,9 @@ N_MILLION = "5.6"  # parameters; export.py checks it
 
 # How often each group is asked. Sums that are not in the last turn teach nothing: the template strips their thinking
 # from the history, so they are left to the end of a chat.
-WEIGHTS = {"topic": 24, "fact": 13, "talk": 14, "unknown": 22, "story": 2.5, "list": 8, "poem": 1.5}
+WEIGHTS = {"topic": 26, "fact": 13, "talk": 17, "unknown": 23, "story": 2.5, "list": 11, "poem": 1.5}
 WEIGHTS |= {"sum": 2, "tell": 7, "name": 7, "echo": 8}
-LAST_WEIGHTS = WEIGHTS | {"sum": 30, "tell": 5, "name": 9}
+LAST_WEIGHTS = WEIGHTS | {"sum": 22, "tell": 5, "name": 9}
 
 
 class Talk:

@@ -22,7 +22,7 @@ from models.demo.tokenizer import ChatEncoder, train_tokenizer
 
 STEP_TOKENS = 4096  # seen in one step; the chats of a step go through the network in parts of PART_TOKENS
 PART_TOKENS = 2048
-LONG_EVERY = 6  # one step in so many has chats as long as the context
+LONG_EVERY = 4  # one step in so many has chats as long as the context
 WARM_UP_STEPS = 60
 AVERAGE_OVER = 0.015  # the part of the last weights in the running average
 DECAY_FROM = 0.4  # the part of the training after which the learning rates fall to nothing
