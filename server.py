@@ -17,9 +17,10 @@ from waitress.server import BaseWSGIServer
 
 from api import wsgi
 from api.app import create_app
-from engine import threads
+from engine import memory, threads
 from engine.client import Engine
-from engine.request import Config, Ready
+from engine.request import Config, Limits, Ready
+from engine.scheduler import SLICE_MAX
 from models import store
 from settings import Settings, SettingsError, read
 
@@ -36,15 +37,33 @@ def main(arguments: list[str]) -> int:
         settings = read(arguments)
         path = store.find(settings.model, None if settings.no_cache else settings.cache_dir)
         listener = listen(settings.host, settings.port)
-    except (SettingsError, store.StoreError, OSError) as error:
+        config = configure(settings, path)
+        memory.check(path, config, SLICE_MAX)
+    except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     name = settings.alias or path.stem
-    config = Config(str(path), settings.ctx, settings.slots, settings.threads or threads.count())
     engine = Engine(config, settings.max_queue, settings.keep_alive)
     server = wsgi.create_server(create_app(settings, engine, name), listener, settings.slots + settings.max_queue)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return run(settings, engine, server, f"http://{host}:{server.effective_port}", name)
+
+
+def configure(settings: Settings, path: Path) -> Config:
+    """The engine's part of the settings."""
+    return Config(
+        str(path),
+        settings.ctx,
+        settings.slots,
+        settings.threads or threads.count(),
+        kv_type=settings.kv_type,
+        draft=not settings.no_draft,
+        slice_s=settings.slice_ms / 1000 if settings.slice_ms else None,
+        ram_bytes=settings.prefix_ram * 2**20,
+        disk_bytes=settings.prefix_disk * 2**20,
+        cache_dir=None if settings.no_cache else str(settings.cache_dir),
+        limits=Limits(settings.queue_timeout, settings.prompt_timeout, settings.answer_timeout, settings.step_timeout),
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -28,6 +28,17 @@ def setting(
     return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar, "low": low, "high": high})
 
 
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Takes one of these words and nothing else."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(text)
+        return text
+
+    return parse
+
+
 @dataclass(frozen=True)
 class Settings:
     """All settings of one run, checked."""
@@ -58,7 +69,10 @@ class Settings:
     )
     api_key: str | None = setting(None, "clients of the API must send this key", metavar="KEY")
     cache_dir: Path = setting(  # noqa: RUF009  # a Path cannot be changed
-        Path("~/.cache/linnet"), "folder for what outlives a run: the last used model", parse=Path, metavar="DIR"
+        Path("~/.cache/linnet"),
+        "folder for what outlives a run: the last used model, computed states",
+        parse=Path,
+        metavar="DIR",
     )
     no_cache: bool = setting(False, "keep nothing on disk")
     alias: str | None = setting(None, "name of the model in the API (default: its file's name)", metavar="NAME")
@@ -81,6 +95,44 @@ class Settings:
         metavar="T",
         low=0,
         high=2,
+    )
+
+    early_stop: bool = setting(False, "end answers with the second sentence after 20 tokens, where a request does not say")
+    keep_loops: bool = setting(False, "let answers that repeat themselves for ever go on, where a request does not say")
+    no_draft: bool = setting(False, "never guess tokens ahead (a guess changes the speed of an answer, never its words)")
+    kv_type: str = setting(
+        "f16", "numbers of the context: f16, or q8_0 for half the memory", parse=one_of("f16", "q8_0"), metavar="TYPE"
+    )
+    prefix_ram: int = setting(
+        512, "MB of memory for what was computed of earlier prompts and answers", parse=int, metavar="MB", low=0, high=10**6
+    )
+    prefix_disk: int = setting(
+        4096, "MB of disk for the same, in the cache folder", parse=int, metavar="MB", low=0, high=10**7
+    )
+    slice_ms: float | None = setting(
+        None,
+        "longest step while a prompt is read beside running answers (default: 2.5 times a step of theirs)",
+        parse=float,
+        metavar="MS",
+        low=1,
+        high=60000,
+    )
+    queue_timeout: float = setting(
+        600.0, "seconds a request may wait for its turn", parse=float, metavar="SECONDS", low=0.01, high=10**6
+    )
+    prompt_timeout: float = setting(
+        1200.0, "seconds the reading of its prompt may take", parse=float, metavar="SECONDS", low=0.01, high=10**6
+    )
+    answer_timeout: float = setting(
+        3600.0, "seconds its answer may take", parse=float, metavar="SECONDS", low=0.01, high=10**6
+    )
+    step_timeout: float = setting(
+        60.0,
+        "seconds one step may take before the engine is taken for stuck and replaced",
+        parse=float,
+        metavar="SECONDS",
+        low=0.1,
+        high=10**6,
     )
 
     def __post_init__(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from api import chunks
 from api.errors import ApiError, from_failed
-from engine.client import Stream
 from engine.request import Accepted, Delta, Event, Failed, Finished
+from engine.stream import Stream
 
 log = logging.getLogger("linnet")
 LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
@@ -65,7 +65,7 @@ class Answer:
                     self._first_s = time.monotonic() - self._started
                 return text
             case Finished() as end:
-                self._end, self._outcome = end, end.finish_reason
+                self._end, self._outcome = end, end.stop_reason
                 raise StopIteration
             case Failed() as failed:
                 self._fail(failed)
@@ -101,7 +101,8 @@ class Answer:
         end = self._end
         first = "" if self._first_s is None else f", first after {self._first_s:.2f} s"
         rate = chunks.tokens_per_s(end)
-        return f"chat: 200 {end.n_prompt} + {end.n_answer} tokens, {rate:.1f} tokens/s{first}, {end.finish_reason}"
+        cached = f" ({end.n_cached} known)" if end.n_cached else ""
+        return f"chat: 200 {end.n_prompt}{cached} + {end.n_answer} tokens, {rate:.1f} tokens/s{first}, {end.stop_reason}"
 
 
 class EventStream:
@@ -125,10 +126,10 @@ class EventStream:
 
     def _generate(self) -> Iterator[bytes]:
         try:
-            yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+            yield self._sse(self._heading.chunk({"role": "assistant", "content": "", "refusal": None}))
             for text in self._answer:
-                yield self._chunk({"content": text})
-            yield self._chunk({}, self._answer.finished.finish_reason)
+                yield self._sse(self._heading.chunk({"content": text}))
+            yield self._sse(self._heading.last_chunk(self._answer.finished))
             if self._include_usage:
                 yield chunks.sse(self._heading.usage_chunk(self._answer.finished))
         except ApiError as error:
@@ -137,10 +138,5 @@ class EventStream:
             return
         yield chunks.DONE
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        chunk = self._heading.chunk(delta, finish_reason)
-        if self._include_usage:
-            chunk["usage"] = None
-        if finish_reason:
-            chunk["timings"] = chunks.timings(self._answer.finished)
-        return chunks.sse(chunk)
+    def _sse(self, chunk: dict[str, Any]) -> bytes:
+        return chunks.sse(chunk | {"usage": None} if self._include_usage else chunk)

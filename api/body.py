@@ -6,7 +6,7 @@ in any of the three lists is refused as unknown: nothing is accepted and ignored
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -100,17 +100,40 @@ class ChatBody(BaseModel):
     repeat_penalty: float | None = Field(None, gt=0, le=10)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    early_stop: bool | None = None  # this and the next: Linnet's own; see engine.request.Request
+    loop_stop: bool | None = None
 
 
-def parse(raw: bytes) -> ChatBody:
-    """The checked body. Raises ApiError 400 naming the field."""
+class PrefillBody(BaseModel):
+    """POST /api/prefill: the messages of a chat request that will probably follow."""
+
+    model_config = STRICT
+    messages: list[Message] = Field(min_length=1, max_length=2000)
+    model: str | None = Field(None, max_length=512)
+
+
+B = TypeVar("B", ChatBody, PrefillBody)
+
+
+def _read(kind: type[B], raw: bytes) -> B:
     try:
-        body = ChatBody.model_validate_json(raw)
+        body = kind.model_validate_json(raw)
     except ValidationError as error:
         raise _first_fault(error) from None
     _refuse_extra(body.model_extra or {})
     for i, message in enumerate(body.messages):
         _refuse_extra(message.model_extra or {}, f"messages[{i}].")
+    return body
+
+
+def parse_prefill(raw: bytes) -> PrefillBody:
+    """The checked body. Raises ApiError 400 naming the field."""
+    return _read(PrefillBody, raw)
+
+
+def parse(raw: bytes) -> ChatBody:
+    """The checked body. Raises ApiError 400 naming the field."""
+    body = _read(ChatBody, raw)
     if body.stream_options and not body.stream:
         raise ApiError(400, "stream_options is only allowed when stream is true.", param="stream_options")
     if body.stream_options and body.stream_options.include_obfuscation:

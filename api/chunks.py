@@ -31,12 +31,19 @@ class Heading:
         """The answer to a request that does not stream."""
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.finish_reason}
+        choice["stop_reason"] = end.stop_reason
         return self._object("chat.completion", [choice]) | {"usage": usage(end), "timings": timings(end)}
 
-    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    def chunk(self, delta: dict[str, Any]) -> dict[str, Any]:
         """One piece of a stream."""
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
         return self._object("chat.completion.chunk", [choice])
+
+    def last_chunk(self, end: Finished) -> dict[str, Any]:
+        """The piece that says how it ended."""
+        choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": end.finish_reason}
+        choice["stop_reason"] = end.stop_reason
+        return self._object("chat.completion.chunk", [choice]) | {"timings": timings(end)}
 
     def usage_chunk(self, end: Finished) -> dict[str, Any]:
         """The last piece of a stream that was asked to tell its usage."""
@@ -59,16 +66,17 @@ def usage(end: Finished) -> dict[str, Any]:
         "prompt_tokens": end.n_prompt,
         "completion_tokens": end.n_answer,
         "total_tokens": end.n_prompt + end.n_answer,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": end.n_cached},
     }
 
 
 def timings(end: Finished) -> dict[str, Any]:
     """How long it took, under llama-server's names; times in milliseconds, rates in tokens/s."""
     return {
-        "prompt_n": end.n_prompt,
+        "cache_n": end.n_cached,
+        "prompt_n": end.n_prompt - end.n_cached,
         "prompt_ms": round(end.prompt_s * 1000, 3),
-        "prompt_per_second": _rate(end.n_prompt, end.prompt_s),
+        "prompt_per_second": _rate(end.n_prompt - end.n_cached, end.prompt_s),
         "predicted_n": end.n_answer,
         "predicted_ms": round(end.answer_s * 1000, 3),
         "predicted_per_second": tokens_per_s(end),

@@ -34,6 +34,10 @@ TROUBLES = {
     Trouble.LOADING: Kind(503, "server_error", "model_loading"),
     Trouble.NO_MODEL: Kind(503, "server_error", "model_not_loaded"),
     Trouble.STOPPING: Kind(503, "server_error", "server_stopping"),
+    Trouble.QUEUE_TIMEOUT: Kind(503, "server_error", "queue_timeout"),
+    Trouble.PROMPT_TIMEOUT: Kind(504, "server_error", "prompt_timeout"),
+    Trouble.ANSWER_TIMEOUT: Kind(504, "server_error", "answer_timeout"),
+    Trouble.STALLED: Kind(500, "server_error", "engine_stalled"),
     Trouble.ENGINE_DIED: Kind(500, "server_error", "engine_crashed"),
     Trouble.INTERNAL: Kind(500, "server_error"),
 }

@@ -17,7 +17,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from api import chunks
 from api.answer import Answer, EventStream
-from api.body import ChatBody, parse
+from api.body import ChatBody, parse, parse_prefill
 from api.errors import ApiError
 from engine.client import Engine
 from engine.request import Request, Sampling
@@ -64,6 +64,18 @@ def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
             text = "".join(answer)
             return jsonify(heading.completion(text, answer.finished))
 
+    @routes.post("/api/prefill")
+    def prefill() -> Response:
+        """Reads a prompt ahead of its request, when nothing else is to do; closing the connection cancels it."""
+        body = parse_prefill(request.get_data(cache=False))
+        check_model(body.model)
+        messages = [message.plain() for message in body.messages]
+        answer = Answer(engine.submit(Request(uuid.uuid4().hex, messages, background=True)), request.environ)
+        answer.accept()
+        with closing(answer):
+            "".join(answer)
+            return jsonify({"usage": chunks.usage(answer.finished)})
+
     return routes
 
 
@@ -86,6 +98,8 @@ def to_request(body: ChatBody, settings: Settings) -> Request:
         ),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
+        early_stop=settings.early_stop if body.early_stop is None else body.early_stop,
+        loop_stop=not settings.keep_loops if body.loop_stop is None else body.loop_stop,
     )
 
 

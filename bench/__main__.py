@@ -16,8 +16,9 @@ import threading
 import time
 
 from engine import threads
-from engine.client import Engine, State
+from engine.client import Engine
 from engine.request import Config, Delta, Event, Failed, Finished, Request
+from engine.stream import State
 from models import store
 
 N_TURNS = 3

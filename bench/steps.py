@@ -17,10 +17,17 @@ import time
 from pathlib import Path
 
 from engine import threads
-from engine.native import Model, Sampler
-from engine.request import Command, Request
-from engine.scheduler import SLICE_ALONE
-from engine.worker import Worker, speak
+from engine.beat import Beat
+from engine.costs import Costs
+from engine.governor import Governor, Others
+from engine.loop import DRAFT_MAX, Loop
+from engine.native.model import Model
+from engine.native.sampler import Sampler
+from engine.prefix import Prefixes
+from engine.request import Command, Config, Request
+from engine.scheduler import SLICE_MAX
+from engine.states import States
+from engine.worker import speak
 
 N_STEPS = 200
 N_SEQUENCES = (1, 4)
@@ -45,15 +52,18 @@ class ClockedModel(Model):
         return token
 
 
-def measure(model: ClockedModel, n_sequences: int) -> tuple[float, float]:
+def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int) -> tuple[float, float]:
     """Medians over the steps: seconds of a step, and seconds of it outside native code."""
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
     steps: list[float] = []
     outside: list[float] = []
     with Path(os.devnull).open("wb") as out:
-        worker = Worker(model, max(N_SEQUENCES), inbox, functools.partial(speak, out))
+        governor = Governor(config.n_threads, costs, Others())
+        parts = (costs, governor, Prefixes(0, States(None, "", 0)), Beat())
+        worker = Loop(model, config, parts, inbox, functools.partial(speak, out))
         for i in range(n_sequences):
-            inbox.put(Request(str(i), [{"role": "user", "content": f"tell me about stone number {i}"}], max_tokens=10**6))
+            messages = [{"role": "user", "content": f"tell me about stone number {i}"}]
+            inbox.put(Request(str(i), messages, max_tokens=10**6, loop_stop=False))
         worker.take()
         worker.step()  # reads the prompts
         while len(steps) < N_STEPS and worker.answers:  # a trained model may end its answer sooner
@@ -72,10 +82,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m bench.steps MODEL.gguf", file=sys.stderr)
         return 2
-    model = ClockedModel(arguments[0], 1024, max(N_SEQUENCES), threads.count(), SLICE_ALONE)
+    config = Config(arguments[0], 1024, max(N_SEQUENCES), threads.count())
+    model = ClockedModel(config, SLICE_MAX + config.n_slots + DRAFT_MAX, config.n_slots + DRAFT_MAX)
+    costs = Costs.measure(model.seconds, model.batch.size)
     result = {}
     for n in N_SEQUENCES:
-        step_s, outside_s = measure(model, n)
+        step_s, outside_s = measure(model, config, costs, n)
         result[n] = {"step_ms": round(step_s * 1e3, 3), "outside_ms": round(outside_s * 1e3, 3)}
         print(f"{n} sequences: {step_s * 1e3:7.2f} ms a step, {outside_s * 1e3:.3f} ms outside native code", end=" ")
         print(f"= {100 * outside_s / step_s:.2f} %")

@@ -9,95 +9,17 @@ the decode loop; so the worker is started, watched and started again here, and n
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from dataclasses import dataclass
-from enum import StrEnum
 
 from engine.process import Process
-from engine.request import (
-    Accepted,
-    Cancel,
-    Config,
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    LoadFailed,
-    Ready,
-    Request,
-    Trouble,
-    Word,
-)
+from engine.request import Accepted, Cancel, Config, Delta, Failed, Finished, LoadFailed, Ready, Request, Trouble, Word
+from engine.stream import OPEN, REFUSALS, State, Status, Stream
 
 log = logging.getLogger("engine")
 LONGEST_PAUSE_S = 30.0  # between attempts to load a model that does not load any more
-
-
-class State(StrEnum):
-    """What the engine is doing, for /health and for those who submit."""
-
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"  # the worker died; requests are refused until the model is loaded again
-    IDLE = "idle"  # unloaded to save memory; the next request loads it and waits
-    WAKING = "waking"  # that load
-    FAILED = "failed"  # it cannot be loaded (any more)
-    STOPPING = "stopping"
-
-
-OPEN = (State.READY, State.IDLE, State.WAKING)
-REFUSALS = {
-    State.LOADING: (Trouble.LOADING, "The model is still being loaded."),
-    State.RESTARTING: (Trouble.LOADING, "The engine is being restarted."),
-    State.FAILED: (Trouble.NO_MODEL, "The model could not be loaded."),
-    State.STOPPING: (Trouble.STOPPING, "The server is shutting down."),
-}
-
-
-@dataclass(frozen=True)
-class Status:
-    """The engine at one moment."""
-
-    state: State
-    ready: Ready | None  # what is (or was last) loaded
-    failure: str | None  # why loading failed
-    n_requests: int  # running and waiting
-    n_restarts: int
-    worker_pid: int | None
-
-    @property
-    def serves(self) -> bool:
-        """Whether a request would be served now."""
-        return self.state in OPEN
-
-
-class Stream:
-    """The events of one request: one Accepted or Failed, then Deltas, then one Finished or Failed.
-
-    `close` must be called by whoever asked, in whatever way it ends: it cancels what still runs.
-    """
-
-    def __init__(self, request: Request, engine: Engine) -> None:
-        self.request = request
-        self._engine = engine
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-    def put(self, event: Event) -> None:
-        """For the engine: appends an event."""
-        self._events.put(event)
-
-    def next(self, timeout_s: float | None = None) -> Event | None:
-        """The next event, None when there was none for `timeout_s` seconds; without it, waits as long as it takes."""
-        try:
-            return self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def close(self) -> None:
-        """Nobody reads any more; frees the slot if the request still has one. Harmless after the end."""
-        self._engine.cancel(self.request.id)
+BEAT_S = 0.25  # how often the worker's heartbeat is looked at
+STRIKES = 2  # workers that may end with a request in them before it is refused
 
 
 class Engine:
@@ -115,7 +37,9 @@ class Engine:
         self._failure: str | None = None
         self._n_restarts = 0
         self._idle_since = time.monotonic()
-        self._threads = [threading.Thread(target=self._watch, name="engine-watch", daemon=True)]
+        self._stalled: str | None = None  # the request at which a worker stalled; "": all that ran
+        watches = {"engine-watch": self._watch, "engine-beat": self._watch_beat}
+        self._threads = [threading.Thread(target=watch, name=name, daemon=True) for name, watch in watches.items()]
         if keep_alive_s is not None:
             self._threads.append(threading.Thread(target=self._unload_when_idle, name="engine-idle", daemon=True))
 
@@ -138,7 +62,7 @@ class Engine:
 
     def submit(self, request: Request) -> Stream:
         """Asks for an answer. Whatever is wrong comes as the stream's first event, never as an exception."""
-        stream = Stream(request, self)
+        stream = Stream(request, self.cancel)
         with self._changed:
             if self._state not in OPEN:
                 trouble, message = REFUSALS[self._state]
@@ -189,10 +113,8 @@ class Engine:
         self._changed.notify_all()
 
     def _fail_all(self, trouble: Trouble, message: str) -> None:
-        for id, stream in self._streams.items():
-            stream.put(Failed(id, trouble, message))
-        self._streams.clear()
-        self._changed.notify_all()
+        for stream in list(self._streams.values()):
+            self._fail(stream, trouble, message)
 
     def _watch(self) -> None:
         """The thread that starts workers, hears their events and sees them end."""
@@ -243,12 +165,8 @@ class Engine:
             if self._process is not process:
                 return True  # it was let go on purpose
             self._process = None
-            if self._state in (State.READY, State.STOPPING):
-                log.error("The engine process ended (%s) with %d requests in it.", ending, len(self._streams))
-                self._fail_all(Trouble.ENGINE_DIED, "The engine crashed while it worked on this request.")
-                if self._state is State.READY:
-                    self._n_restarts += 1
-                    self._enter(State.RESTARTING)
+            if self._state in (State.READY, State.STOPPING, State.STALLED):
+                self._lost(ending)
                 return True
             if not self._failure:
                 self._failure = f"The engine process ended ({ending}) while it loaded {self.config.model_path}."
@@ -257,6 +175,43 @@ class Engine:
             self._fail_all(*REFUSALS[State.FAILED])
             self._enter(State.FAILED)
             return False
+
+    def _lost(self, ending: str) -> None:
+        """A worker ended with requests in it: some are told so, the others wait for the next one. The lock is held."""
+        log.error("The engine process ended (%s) with %d requests in it.", ending, len(self._streams))
+        for id, stream in list(self._streams.items()):
+            stream.n_strikes += not self._stalled  # else it is known whose fault it was
+            if self._stalled == id:
+                message = f"The engine did not come back from a step of this request within {self.config.limits.step_s:g} s."
+                self._fail(stream, Trouble.STALLED, message)
+            elif self._state is State.STOPPING or (stream.begun and self._stalled is None) or stream.n_strikes >= STRIKES:
+                self._fail(stream, Trouble.ENGINE_DIED, "The engine crashed while it worked on this request.")
+        self._stalled = None
+        if self._state is not State.STOPPING:
+            self._n_restarts += 1
+            self._enter(State.RESTARTING)
+
+    def _watch_beat(self) -> None:
+        """The thread that sees a step which does not come back, and ends the worker that is stuck in it."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._state is State.STOPPING or self._streams)
+                if self._state is State.STOPPING:
+                    return
+                process = self._process
+                seconds, id = process.beat.inside() if process and self._state is State.READY else (0.0, "")
+                if process and seconds > self.config.limits.step_s:
+                    log.error("A step of the engine has not come back for %.1f s; the engine is replaced.", seconds)
+                    self._stalled = id
+                    self._enter(State.STALLED)
+                    process.kill()
+                self._changed.wait_for(lambda: self._state is State.STOPPING, BEAT_S)
+
+    def _fail(self, stream: Stream, trouble: Trouble, message: str) -> None:
+        id = stream.request.id
+        stream.put(Failed(id, trouble, message))
+        del self._streams[id]
+        self._changed.notify_all()
 
     def _on(self, word: Word) -> None:
         with self._changed:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine import threads
+from engine.beat import Beat
 from engine.request import Command, Word, dump, load
 
 log = logging.getLogger("engine")
@@ -23,10 +24,12 @@ class Process:
     """One worker from start to end. `send` and `end` may be called from any thread, `words` from one."""
 
     def __init__(self) -> None:
+        self.beat = Beat()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.worker"],
+            [sys.executable, "-m", "engine.worker", str(self.beat.descriptor)],
             cwd=ROOT,
             env=os.environ | threads.environment(),
+            pass_fds=[self.beat.descriptor],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -67,6 +70,11 @@ class Process:
                 self._process.kill()
         self._process.wait()
         self._close_input()
+        self.beat.close()
+
+    def kill(self) -> None:
+        """Ends it at once: it is stuck. `words` ends then, too."""
+        self._process.kill()
 
     def end(self) -> None:
         """Closes its input, at which it ends itself; one that does not is stuck and is killed."""

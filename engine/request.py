@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+DEFAULT_CTX = 4096  # tokens; what a model was trained for can be 131,072, and the memory for it is taken at once
+
 
 class Trouble(StrEnum):
     """Why a request got no (whole) answer. `api.errors` says each of them in the caller's language."""
@@ -26,8 +28,28 @@ class Trouble(StrEnum):
     LOADING = "loading"  # the model is being loaded or loaded again
     NO_MODEL = "no_model"  # the model could not be loaded
     STOPPING = "stopping"  # the server is being shut down
+    QUEUE_TIMEOUT = "queue_timeout"  # no slot became free in time
+    PROMPT_TIMEOUT = "prompt_timeout"  # the prompt was not read in time
+    ANSWER_TIMEOUT = "answer_timeout"  # the answer did not end in time
+    STALLED = "stalled"  # a step for this request did not come back; the worker was replaced
     ENGINE_DIED = "engine_died"  # the worker process ended in the middle of it
     INTERNAL = "internal"  # a fault of ours; the log has the details
+
+
+class Reason(StrEnum):
+    """Why an answer ended."""
+
+    END = "end_of_turn"  # the model said so
+    STOP = "stop_string"
+    SENTENCES = "sentences"  # early_stop
+    LOOP = "loop"  # loop_stop
+    MAX_TOKENS = "max_tokens"
+    CONTEXT = "context"  # it is full
+
+    @property
+    def finish_reason(self) -> str:
+        """As OpenAI's API knows it."""
+        return "stop" if self in (Reason.END, Reason.STOP, Reason.SENTENCES) else "length"
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,10 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None  # None: until the model ends or the context is full
     stop: list[str] = field(default_factory=list)
+    early_stop: bool = False  # end with the second sentence once 20 tokens are there
+    loop_stop: bool = True  # end when the answer repeats itself for ever
+    background: bool = False  # only reads the prompt, when nothing else is to do, for the request that will follow
+    done: list[int] = field(default_factory=list)  # tokens of the answer that another worker has given already
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,16 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """After how many seconds a request is given up, by what it waits for."""
+
+    queue_s: float = 600.0
+    prompt_s: float = 1200.0
+    answer_s: float = 3600.0
+    step_s: float = 60.0  # one call of native code; watched from outside, for nobody else can
+
+
+@dataclass(frozen=True)
 class Config:
     """What a worker is told before anything else."""
 
@@ -70,6 +106,13 @@ class Config:
     n_ctx: int | None  # tokens one request may use; None: what the model was trained for, at most 4,096
     n_slots: int  # requests that run at once
     n_threads: int
+    kv_type: str = "f16"  # of the numbers in the context: "f16" or "q8_0"
+    draft: bool = True  # whether to guess tokens ahead where that pays
+    slice_s: float | None = None  # how long a step with a slice of a prompt may keep readers waiting; None: by measure
+    ram_bytes: int = 2**29  # for states of prefixes read before
+    disk_bytes: int = 2**32  # the same, in the cache folder
+    cache_dir: str | None = None  # None: nothing on disk
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -106,6 +149,7 @@ class Delta:
 
     id: str
     text: str
+    tokens: list[int] = field(default_factory=list)  # those that came since the last one: what another worker would need
 
 
 @dataclass(frozen=True)
@@ -113,8 +157,10 @@ class Finished:
     """The whole answer was given."""
 
     id: str
-    finish_reason: str  # "stop": the model or a stop string ended it; "length": max_tokens or the context did
+    finish_reason: str  # "stop": it is whole; "length": it was cut off
+    stop_reason: str  # in detail: see Reason
     n_prompt: int
+    n_cached: int  # tokens of the prompt that did not have to be read: their state was known
     n_answer: int  # tokens generated, the end-of-turn token not counted
     queue_s: float  # waited for a slot
     prompt_s: float  # from the slot to the first token
@@ -149,6 +195,8 @@ def load(line: bytes) -> Any:
     name, fields = json.loads(line)
     if name == "Request":
         fields["sampling"] = Sampling(**fields["sampling"])
+    elif name == "Config":
+        fields["limits"] = Limits(**fields["limits"])
     elif name == "Failed":
         fields["trouble"] = Trouble(fields["trouble"])
     return WORDS[name](**fields)

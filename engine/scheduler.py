@@ -1,18 +1,23 @@
 """Who gets how many tokens in the next step. Plain Python: no llama.cpp, no threads, no clock.
 
-The rule: every running answer first (one token each), then a slice of the waiting prompts, oldest first. While answers
-run the slice is short, so that no reader waits long for the next word; alone, a prompt is read in long slices.
+The rule: running answers first, one token each, as many in one step as is fastest for all of them together; then a
+slice of the prompts being read, as long as the step stays short enough for those who read along. When nobody reads
+along a prompt is read in long slices. Prompts read ahead for somebody who still types come when nothing else is to do.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-SLICE_ALONE = 128  # prompt tokens a step when nobody reads: about 1 s for a 1 B model on 2 cores, and a cancel waits for it
-SLICE_BESIDE = 32  # prompt tokens a step beside running answers
+from engine.costs import Costs
+
+PATIENCE = 2.5  # a step with a slice of a prompt in it may take so many times as long as one without
+ALONE_S = 1.0  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
+SLICE_MAX = 512  # tokens of prompts in a step
 
 
 @dataclass(eq=False)
@@ -21,17 +26,27 @@ class Sequence:
 
     id: str
     tokens: list[int]
-    n_prompt: int = field(init=False)
+    n_prompt: int = 0  # 0: all of the tokens
+    n_given: int = field(init=False)  # read before one is generated: the prompt, and what another worker had generated
     n_read: int = 0
     slot: int | None = None  # None: waiting for one
+    background: bool = False  # has time: its prompt is read when nothing else is to do
+    leader: Sequence | None = None  # reads the same beginning at this moment; to be copied, not read twice
+    draft: list[int] = field(default_factory=list)  # what may come next, to be verified in the next step
 
     def __post_init__(self) -> None:
-        self.n_prompt = len(self.tokens)
+        self.n_given = len(self.tokens)
+        self.n_prompt = self.n_prompt or self.n_given
+
+    @property
+    def n_left(self) -> int:
+        """Given tokens still to be read."""
+        return max(0, self.n_given - self.n_read)
 
     @property
     def reading(self) -> bool:
-        """Whether there is prompt left to read."""
-        return self.n_read < self.n_prompt
+        """Whether there are any."""
+        return self.n_read < self.n_given
 
 
 S = TypeVar("S", bound=Sequence)
@@ -39,7 +54,7 @@ S = TypeVar("S", bound=Sequence)
 
 @dataclass(frozen=True)
 class Slice(Generic[S]):
-    """Tokens of one sequence for the next step: `sequence.tokens[start:stop]`."""
+    """Tokens of one sequence for the next step: `sequence.tokens[start:stop]`, and then its draft when that is the end."""
 
     slot: int
     sequence: S
@@ -55,10 +70,13 @@ class Slice(Generic[S]):
 class Scheduler(Generic[S]):
     """The sequences that wait and those that have a slot, in order of arrival."""
 
-    def __init__(self, n_slots: int) -> None:
+    def __init__(self, n_slots: int, costs: Costs, slice_s: float | None = None) -> None:
         self._free = deque(range(n_slots))
         self._waiting: deque[S] = deque()
         self._running: dict[int, S] = {}  # by slot
+        self._turns: deque[S] = deque()  # running answers; whoever waits longest for a token comes first
+        self._costs = costs
+        self._slice_s = slice_s  # how long a step beside running answers may take; None: PATIENCE
 
     def __bool__(self) -> bool:
         return bool(self._running or self._waiting)
@@ -66,6 +84,16 @@ class Scheduler(Generic[S]):
     def __iter__(self) -> Iterator[S]:
         yield from self._running.values()
         yield from self._waiting
+
+    @property
+    def running(self) -> list[S]:
+        """Those that have a slot."""
+        return list(self._running.values())
+
+    @property
+    def waiting(self) -> list[S]:
+        """Those that have none yet."""
+        return list(self._waiting)
 
     def add(self, sequence: S) -> None:
         """Puts it at the end of the queue."""
@@ -75,27 +103,71 @@ class Scheduler(Generic[S]):
         """Forgets a sequence, running or waiting; its slot is free at once."""
         if sequence.slot is None:
             self._waiting.remove(sequence)
-        else:
-            del self._running[sequence.slot]
-            self._free.append(sequence.slot)
+            return
+        del self._running[sequence.slot]
+        self._free.append(sequence.slot)
+        if sequence in self._turns:
+            self._turns.remove(sequence)
 
     def admit(self) -> list[S]:
-        """Gives free slots to those who wait longest; returns who got one."""
+        """Gives free slots to those who wait longest, background last; returns who got one."""
         admitted = []
-        while self._free and self._waiting:
-            sequence = self._waiting.popleft()
+        for sequence in sorted(self._waiting, key=lambda s: s.background)[: len(self._free)]:
+            self._waiting.remove(sequence)
             sequence.slot = self._free.popleft()
             self._running[sequence.slot] = sequence
             admitted.append(sequence)
         return admitted
 
-    def next(self) -> list[Slice[S]]:
-        """The next step: one slice at most of each running sequence, empty only when nothing runs."""
-        batch = [Slice(slot, s, s.n_read, len(s.tokens)) for slot, s in self._running.items() if not s.reading]
-        budget = SLICE_BESIDE if batch else SLICE_ALONE
-        for slot, s in self._running.items():
-            if s.reading and budget > 0:
-                n = min(budget, s.n_prompt - s.n_read)
-                batch.append(Slice(slot, s, s.n_read, s.n_read + n))
-                budget -= n
-        return batch
+    def in_the_way(self) -> S | None:
+        """A background sequence whose slot somebody waits for."""
+        if self._free or all(s.background for s in self._waiting):
+            return None
+        return next((s for s in self._running.values() if s.background), None)
+
+    def answering(self) -> list[S]:
+        """The running answers whose next token is to be computed in this step."""
+        for s in self._running.values():
+            if not s.reading and s not in self._turns:
+                self._turns.append(s)
+        n = self._costs.best(len(self._turns))
+        chosen = [self._turns.popleft() for _ in range(n)]
+        self._turns.extend(chosen)
+        return chosen
+
+    def next(self, answering: list[S]) -> list[Slice[S]]:
+        """The next step: these answers with their drafts, and slices of prompts. Empty only when nothing can run."""
+        batch = [_slice(s, len(s.tokens)) for s in answering]
+        n_tokens = sum(1 + len(s.draft) for s in answering)
+        reading = [s for s in self._running.values() if s.reading and not s.leader]
+        if urgent := [s for s in reading if not s.background]:
+            reading = urgent
+        elif answering:
+            return batch
+        return batch + self._slices(reading, self._budget(len(answering), n_tokens))
+
+    def _budget(self, n_answering: int, n_tokens: int) -> int:
+        if not n_answering:
+            return min(SLICE_MAX, self._costs.room(0, ALONE_S))
+        limit_s = self._slice_s or PATIENCE * self._costs(n_answering) * self._costs.load
+        return min(SLICE_MAX, self._costs.room(n_tokens, limit_s))
+
+    @staticmethod
+    def _slices(reading: list[S], budget: int) -> list[Slice[S]]:
+        """Half of the budget for whoever came first, so that nobody starves; then the least left to read comes first."""
+        given: dict[S, int] = {}
+        for n_most, sequences in (
+            (math.ceil(budget / 2), reading[:1]),
+            (budget, sorted(reading, key=lambda s: s.n_left)),
+        ):
+            for s in sequences:
+                n = min(n_most, budget, s.n_left - given.get(s, 0))
+                if n:
+                    given[s] = given.get(s, 0) + n
+                    budget -= n
+        return [_slice(s, s.n_read + n) for s, n in given.items()]
+
+
+def _slice(sequence: S, stop: int) -> Slice[S]:
+    assert sequence.slot is not None
+    return Slice(sequence.slot, sequence, sequence.n_read, stop)

@@ -37,6 +37,10 @@ class Text:
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
+    def drop(self) -> None:
+        """Forgets what is held back: the answer ends before it."""
+        self._held = ""
+
     def finish(self) -> str:
         """What was still held back. An unfinished character at the very end is dropped: half of one helps nobody."""
         shown, self._held = self._held, ""

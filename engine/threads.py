@@ -16,8 +16,8 @@ def count() -> int:
 
     Two threads on the two halves of one core share its arithmetic units and only wait for each other.
     """
-    allowed = _allowed()
-    limits = [len(allowed), _n_cores(allowed)]
+    cpus = allowed()
+    limits = [len(cpus), _n_cores(cpus)]
     quota = _quota(CGROUP_FOLDER)
     if quota is not None:
         limits.append(max(1, int(quota)))
@@ -33,18 +33,19 @@ def environment() -> dict[str, str]:
     return {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000")}
 
 
-def _allowed() -> set[int]:
+def allowed() -> set[int]:
+    """The CPUs this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
-def _n_cores(allowed: set[int]) -> int:
-    """Physical cores among the CPUs `allowed`."""
+def _n_cores(cpus: set[int]) -> int:
+    """Physical cores among these CPUs."""
     try:
-        cores = {(CPU_FOLDER / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip() for cpu in allowed}
+        cores = {(CPU_FOLDER / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip() for cpu in cpus}
     except OSError:  # not Linux, or a container that hides it
-        return psutil.cpu_count(logical=False) or len(allowed)
+        return psutil.cpu_count(logical=False) or len(cpus)
     return len(cores)
 
 

@@ -1,166 +1,39 @@
-"""The worker process: one thread owns llama.cpp and turns requests into events, step by step.
+"""The worker process: loads the model, measures what its policies need, and runs the loop.
 
-    python -m engine.worker     commands come in on standard input, events go out on standard output (engine.request)
+    python -m engine.worker [DESCRIPTOR]     commands come in on standard input, events go out on standard output
 
-It knows nothing of HTTP and keeps nothing: when its input ends, whoever started it is gone, and so is the worker.
+The words are those of engine.request; the descriptor is that of the shared heartbeat (engine.beat). The worker knows
+nothing of HTTP: when its input ends, whoever started it is gone, and so is the worker.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import os
 import queue
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from engine import request as words
-from engine.native import DecodeError, Model, ModelError, Sampler, build
-from engine.prompt import Prompter, PromptError, TooLongError
-from engine.request import Trouble
-from engine.scheduler import SLICE_ALONE, SLICE_BESIDE, Scheduler, Sequence, Slice
-from engine.text import Text
+from engine import threads
+from engine.beat import Beat
+from engine.costs import Costs
+from engine.governor import Governor, Others
+from engine.loop import DRAFT_MAX, Loop
+from engine.native.model import Model, ModelError, build
+from engine.prefix import Prefixes
+from engine.prompt import PromptError
+from engine.scheduler import SLICE_MAX
+from engine.states import States
 
 log = logging.getLogger("engine")
-
-
-@dataclass(eq=False, kw_only=True)
-class Answer(Sequence):
-    """A sequence with all that belongs to it alone."""
-
-    request: words.Request
-    sampler: Sampler
-    text: Text
-    added: float  # times of time.monotonic()
-    admitted: float = 0.0
-    first_token: float = 0.0
-
-    @property
-    def n_answer(self) -> int:
-        """Tokens generated so far."""
-        return len(self.tokens) - self.n_prompt
-
-
-class Worker:
-    """The loop: take commands, schedule, run, deliver."""
-
-    def __init__(
-        self, model: Model, n_slots: int, inbox: queue.SimpleQueue[words.Command], send: Callable[[words.Word], None]
-    ) -> None:
-        self._model = model
-        self._prompter = Prompter(model)
-        self._scheduler: Scheduler[Answer] = Scheduler(n_slots)
-        self._inbox = inbox
-        self._send = send
-
-    @property
-    def answers(self) -> list[Answer]:
-        """All that run or wait."""
-        return list(self._scheduler)
-
-    def run(self) -> None:
-        """Works for ever; waits without cost when there is nothing to do."""
-        while True:
-            self.take()
-            self.step()
-
-    def take(self) -> None:
-        """Carries out the commands that have come; waits for one when nothing runs."""
-        while not self._scheduler or not self._inbox.empty():
-            match self._inbox.get():
-                case words.Request() as request:
-                    self._accept(request)
-                case words.Cancel(id):
-                    for answer in filter(lambda a: a.id == id, self.answers):
-                        self.remove(answer)
-
-    def step(self) -> None:
-        """One call of the native kernel, and what comes of it."""
-        for answer in self._scheduler.admit():
-            answer.admitted = time.monotonic()
-        slices = self._scheduler.next()
-        batch = self._model.batch
-        batch.clear()
-        rows = [batch.add(s.slot, s.sequence.tokens[s.start : s.stop], s.start, s.complete) for s in slices]
-        try:
-            self._model.decode()
-        except DecodeError as error:
-            self._give_up(slices, error)
-            return
-        for s, row in zip(slices, rows, strict=True):
-            s.sequence.n_read = s.stop
-            if s.complete:
-                self._deliver(s.sequence, self._model.sample(s.sequence.sampler, row))
-
-    def _accept(self, request: words.Request) -> None:
-        """Whatever can be refused is refused here, before the request waits for anything."""
-        try:
-            tokens = self._prompter.tokens(request.messages, self._model.n_ctx - 1)
-        except TooLongError as error:
-            message = (
-                f"This model's maximum context length is {self._model.n_ctx} tokens. However, your messages resulted in "
-            )
-            message += f"{error}. Please reduce the length of the messages."
-            self._send(words.Failed(request.id, Trouble.CONTEXT_LENGTH, message))
-            return
-        except (PromptError, ModelError) as error:
-            self._send(words.Failed(request.id, Trouble.BAD_PROMPT, str(error)))
-            return
-        sampler, text = self._model.sampler(request.sampling), Text(request.stop)
-        answer = Answer(request.id, tokens, request=request, sampler=sampler, text=text, added=time.monotonic())
-        self._scheduler.add(answer)
-        self._send(words.Accepted(request.id, answer.n_prompt))
-
-    def _deliver(self, answer: Answer, token: int) -> None:
-        """What the new token means for the reader."""
-        if not answer.first_token:
-            answer.first_token = time.monotonic()
-        if self._model.ends(token):
-            self._finish(answer, "stop")
-            return
-        answer.tokens.append(token)
-        text = answer.text.push(self._model.piece(token))
-        if text:
-            self._send(words.Delta(answer.id, text))
-        if answer.text.stopped:
-            self._finish(answer, "stop")
-        elif answer.n_answer == answer.request.max_tokens or len(answer.tokens) == self._model.n_ctx:
-            self._finish(answer, "length")
-
-    def _finish(self, answer: Answer, reason: str) -> None:
-        if rest := answer.text.finish():
-            self._send(words.Delta(answer.id, rest))
-        self.remove(answer)
-        self._send(
-            words.Finished(
-                answer.id,
-                finish_reason=reason,
-                n_prompt=answer.n_prompt,
-                n_answer=answer.n_answer,
-                queue_s=answer.admitted - answer.added,
-                prompt_s=answer.first_token - answer.admitted,
-                answer_s=time.monotonic() - answer.first_token,
-            )
-        )
-
-    def remove(self, answer: Answer) -> None:
-        """Forgets a request and all it holds, running or waiting."""
-        if answer.slot is not None:
-            self._model.forget(answer.slot)
-        self._scheduler.remove(answer)
-        answer.sampler.close()
-
-    def _give_up(self, slices: list[Slice[Answer]], error: DecodeError) -> None:
-        """A failed step leaves the context in doubt, so everybody in it is told; the others start afresh."""
-        log.error("A step of %d sequences failed: %s", len(slices), error)
-        for s in slices:
-            self.remove(s.sequence)
-            self._send(words.Failed(s.sequence.id, Trouble.INTERNAL, "The engine could not compute this answer."))
+FLUSH_S = 1.5  # for states still to be written when the worker ends
+END_BYTES = 2**20  # at both ends of a model file, to tell it from another of the same size
 
 
 def speak(out: BinaryIO, word: words.Word) -> None:
@@ -172,13 +45,42 @@ def speak(out: BinaryIO, word: words.Word) -> None:
         os._exit(0)
 
 
-def listen(source: BinaryIO, inbox: queue.SimpleQueue[words.Command]) -> None:
-    """Reads commands for the main thread. At the end of input the process ends at once, even in the middle of a step."""
+def listen(source: BinaryIO, inbox: queue.SimpleQueue[words.Command], states: list[States]) -> None:
+    """Reads commands for the main thread. At the end of input the process ends soon, even in the middle of a step."""
     try:
         for line in source:
             inbox.put(words.load(line))
     finally:  # also when the front died in the middle of a line
+        for some in states:
+            some.flush(FLUSH_S)
         os._exit(0)
+
+
+def identity(config: words.Config) -> str:
+    """A name for all that a computed state depends on. Hashing the whole file would take longer than loading it."""
+    path = Path(config.model_path)
+    status = path.stat()
+    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns} {config.kv_type} {build()}".encode())
+    with path.open("rb") as file:
+        digest.update(file.read(END_BYTES))
+        file.seek(max(0, status.st_size - END_BYTES))
+        digest.update(file.read(END_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def measured_costs(model: Model, config: words.Config, key: str) -> Costs:
+    """What steps cost with this model on these CPUs: known from an earlier start, or measured now."""
+    cpus = f"{sorted(threads.allowed())} {config.n_threads}"
+    path = None
+    if config.cache_dir:
+        name = hashlib.sha256(f"{key} {cpus}".encode()).hexdigest()[:32]
+        path = Path(config.cache_dir) / "costs" / f"{name}.json"
+        if costs := Costs.read(path):
+            return costs
+    costs = Costs.measure(model.seconds, min(model.batch.size, model.n_ctx * config.n_slots))
+    if path:
+        costs.save(path)
+    return costs
 
 
 def main() -> None:
@@ -193,12 +95,19 @@ def main() -> None:
     send = functools.partial(speak, out)
     source = sys.stdin.buffer
     config: words.Config = words.load(source.readline())
+    beat = Beat(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     inbox: queue.SimpleQueue[words.Command] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(source, inbox), daemon=True).start()
+    states: list[States] = []
+    threading.Thread(target=listen, args=(source, inbox, states), daemon=True).start()
     try:
-        n_batch = max(SLICE_ALONE, config.n_slots + SLICE_BESIDE)
-        model = Model(config.model_path, config.n_ctx, config.n_slots, config.n_threads, n_batch)
-        worker = Worker(model, config.n_slots, inbox, send)
+        model = Model(config, config.n_slots + DRAFT_MAX + SLICE_MAX, config.n_slots + DRAFT_MAX)
+        key = identity(config)
+        costs = measured_costs(model, config, key)
+        folder = Path(config.cache_dir) / "states" if config.cache_dir else None
+        states.append(States(folder, key, config.disk_bytes if model.keeps_states else 0))
+        prefixes = Prefixes(config.ram_bytes, states[0])
+        governor = Governor(config.n_threads, costs, Others())
+        loop = Loop(model, config, (costs, governor, prefixes, beat), inbox, send)
     except (ModelError, PromptError) as error:
         send(words.LoadFailed(str(error)))
         os._exit(1)  # the listening thread could not be stopped otherwise
@@ -207,7 +116,7 @@ def main() -> None:
             model.n_ctx, model.n_ctx_train, model.n_params, model.size_bytes, model.description, build(), model.load_s
         )
     )
-    worker.run()
+    loop.run()
 
 
 if __name__ == "__main__":

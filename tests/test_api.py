@@ -11,12 +11,12 @@ from flask.testing import FlaskClient
 from api import errors
 from api.app import LARGEST_BODY_BYTES, create_app
 from api.body import HARMLESS, NEUTRAL, ChatBody
-from engine.client import State, Status, Stream
 from engine.request import Accepted, Delta, Event, Failed, Finished, Ready, Request, Trouble
+from engine.stream import State, Status, Stream
 from settings import Settings
 
 READY = Ready(2048, 2048, 1, 1, "fake", "fake 0", 0.0)
-END = Finished("", "stop", 3, 2, 0.0, 0.1, 0.2)
+END = Finished("", "stop", "end_of_turn", 3, 1, 2, 0.0, 0.1, 0.2)
 
 
 class ScriptedEngine:
@@ -30,7 +30,7 @@ class ScriptedEngine:
 
     def submit(self, request: Request) -> Stream:
         self.requests.append(request)
-        stream = Stream(request, self)  # type: ignore[arg-type]
+        stream = Stream(request, self.cancel)
         for event in self.events:
             stream.put(event)
         return stream

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.client import Engine, State, Stream
-from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Request, Trouble
+from engine.client import Engine
+from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Limits, Request, Trouble
+from engine.stream import State, Stream
 from tests.conftest import DEMO, PATIENCE_S
 
 ENDLESS_CTX = 50_000  # tokens; minutes of talking
@@ -20,8 +21,15 @@ def start() -> Iterator[Callable[..., Engine]]:
     """Starts engines and ends them after the test."""
     engines = []
 
-    def start(model: Path = DEMO, n_ctx: int | None = None, n_slots: int = 4, max_queue: int = 8, **options) -> Engine:
-        engine = Engine(Config(str(model), n_ctx, n_slots, 1), max_queue, **options)
+    def start(
+        model: Path = DEMO,
+        n_ctx: int | None = None,
+        n_slots: int = 4,
+        max_queue: int = 8,
+        limits: Limits | None = None,
+        **options,
+    ) -> Engine:
+        engine = Engine(Config(str(model), n_ctx, n_slots, 1, draft=False, limits=limits or Limits()), max_queue, **options)
         engines.append(engine)
         engine.start()
         engine.wait(PATIENCE_S)
@@ -33,7 +41,7 @@ def start() -> Iterator[Callable[..., Engine]]:
 
 
 def request(id: str, text: str = "hello", **fields) -> Request:
-    return Request(id, [{"role": "user", "content": text}], **fields)
+    return Request(id, [{"role": "user", "content": text}], **{"loop_stop": False} | fields)
 
 
 def next_event(stream: Stream) -> Event:
@@ -123,6 +131,62 @@ def test_a_crash_ends_the_running_requests_with_an_error_and_the_next_ones_are_a
     status = engine.wait(PATIENCE_S)
     assert (status.state, status.n_restarts) == (State.READY, 1)
     assert isinstance(whole(engine.submit(request("c", max_tokens=2)))[1], Finished)
+
+
+def test_a_step_that_does_not_come_back_costs_its_worker_and_the_answers_go_on_where_they_were(start):
+    judge, _ = whole(start().submit(request("judge", "Tell me a story about a fox.")))
+    engine = start(limits=Limits(step_s=0.3))
+    streams = [engine.submit(request(id, "Tell me a story about a fox.")) for id in "ab"]
+    texts = []
+    for stream in streams:
+        assert isinstance(next_event(stream), Accepted)
+        texts.append(next_event(stream))
+    worker = psutil.Process(engine.status().worker_pid)
+    worker.suspend()  # sooner or later it hangs in a step
+    while engine.status().worker_pid == worker.pid:
+        if not worker.is_running():
+            break
+        worker.resume()
+        worker.suspend()
+        psutil.wait_procs([worker], timeout=0.5)
+    for stream, first in zip(streams, texts, strict=True):
+        rest, end = whole(stream)
+        assert isinstance(first, Delta)
+        assert isinstance(end, Finished)
+        assert first.text + rest == judge
+    assert engine.status().n_restarts == 1
+
+
+def test_the_request_that_a_worker_is_stuck_in_is_told_so_and_the_state_says_stalled_meanwhile(start, endless_model):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX, limits=Limits(step_s=0.2))
+    guilty, innocent = (engine.submit(request(id)) for id in "gi")
+    assert has_begun(guilty)
+    assert has_begun(innocent)
+    engine._process.beat.enter("g")  # as if it were stuck for this one
+    os.kill(engine.status().worker_pid, signal.SIGSTOP)
+    engine._process.beat.enter("g")
+    _, end = whole(guilty)
+    assert isinstance(end, Failed)
+    assert end.trouble is Trouble.STALLED
+    assert "within 0.2 s" in end.message
+    assert isinstance(next_event(innocent), Delta)
+    innocent.close()
+
+
+def test_a_request_that_two_workers_died_of_is_refused(start, endless_model):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX, n_slots=1)
+    running = engine.submit(request("1"))
+    assert has_begun(running)
+    waiting = engine.submit(request("2", "a " * (ENDLESS_CTX - 100)))
+    assert isinstance(next_event(waiting), Accepted)
+    for n_restarts in (1, 2):
+        os.kill(engine.status().worker_pid, signal.SIGSEGV)
+        while engine.status().n_restarts < n_restarts:
+            engine.wait(0.01)
+        engine.wait(PATIENCE_S)
+    event = next_event(waiting)
+    assert isinstance(event, Failed)
+    assert event.trouble is Trouble.ENGINE_DIED
 
 
 def test_an_idle_model_is_unloaded_and_the_next_request_loads_it_again(start):

@@ -56,7 +56,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
 @pytest.fixture
 def endless(endless_model) -> Iterator[Server]:
     """A server whose answers go on until somebody stops them."""
-    server = Server("--ctx", "50000", model=endless_model)
+    server = Server("--ctx", "50000", "--keep-loops", "--no-draft", model=endless_model)
     yield server
     server.end(signal.SIGKILL)
 

@@ -8,8 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bench import shapes
-from engine.native import Model
+from engine.native.model import Model
+from engine.native.vocabulary import Vocabulary
 from engine.prompt import CHATML, Prompter, PromptError, TooLongError
+from engine.request import Config
 from tests.conftest import DEMO
 
 N_MAX = 10_000
@@ -17,29 +19,31 @@ TAGS = ["<|user|>", "<|end|>", "<|assistant|>", "<think>", "</think>", "<|begin|
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Model]:
+def demo() -> Iterator[Vocabulary]:
     """A byte-pair vocabulary with a template of its own."""
-    yield Model(str(DEMO), 256, 1, 1, 8)
+    model = Model(Config(str(DEMO), 256, 1, 1), 8, 8)
+    yield model.vocabulary
 
 
 @pytest.fixture(scope="module")
-def prompter(demo: Model) -> Prompter:
+def prompter(demo: Vocabulary) -> Prompter:
     return Prompter(demo)
 
 
 @pytest.fixture(scope="module")
-def spm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+def spm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocabulary]:
     """A SentencePiece vocabulary, as TinyLlama's, without a template."""
     path: Path = tmp_path_factory.mktemp("spm") / "spm.gguf"
     shapes.make(shapes.SHAPES["small"], path)
-    yield Model(str(path), 256, 1, 1, 8)
+    model = Model(Config(str(path), 256, 1, 1), 8, 8)
+    yield model.vocabulary
 
 
 def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def text_of(model: Model, tokens: list[int]) -> str:
+def text_of(model: Vocabulary, tokens: list[int]) -> str:
     """What tokens spell; control tokens spell nothing."""
     return b"".join(map(model.piece, tokens)).decode()
 

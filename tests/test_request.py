@@ -11,8 +11,8 @@ EXAMPLES = [
     words.Ready(2048, 2048, 10, 20, "llama", "0", 0.5),
     words.LoadFailed("no"),
     words.Accepted("1", 5),
-    words.Delta("1", "\ufffd 東"),
-    words.Finished("1", "stop", 1, 2, 0.1, 0.2, 0.3),
+    words.Delta("1", "\ufffd 東", [3, 4]),
+    words.Finished("1", "stop", "end_of_turn", 3, 2, 2, 0.1, 0.2, 0.3),
     words.Failed("1", words.Trouble.INTERNAL, "sorry"),
 ]
 

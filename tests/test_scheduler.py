@@ -3,62 +3,125 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.scheduler import SLICE_ALONE, SLICE_BESIDE, Scheduler, Sequence
+from engine.costs import Costs
+from engine.scheduler import SLICE_MAX, Scheduler, Sequence, Slice
+
+LINEAR = Costs({1: 0.020, 2: 0.030, 128: 1.290})  # 10 ms and 10 ms for each token
+FOURS = Costs({1: 0.020, 2: 0.036, 3: 0.050, 4: 0.060, 5: 0.110, 8: 0.130, 16: 0.170, 128: 1.0})
 
 
-def sequence(name: str, n_prompt: int) -> Sequence:
-    return Sequence(name, list(range(n_prompt)))
+def sequence(name: str, n_prompt: int, background: bool = False) -> Sequence:
+    return Sequence(name, list(range(n_prompt)), background=background)
 
 
-def step(scheduler: Scheduler[Sequence]) -> dict[str, tuple[int, int]]:
+def read(scheduler: Scheduler[Sequence]) -> list[Slice[Sequence]]:
     """Runs a step as the worker does: reads, and appends a token where one is sampled."""
     scheduler.admit()
-    batch = scheduler.next()
+    batch = scheduler.next(scheduler.answering())
     for s in batch:
         s.sequence.n_read = s.stop
         if s.complete:
             s.sequence.tokens.append(0)
-    return {s.sequence.id: (s.start, s.stop) for s in batch}
+    return batch
 
 
-def test_a_prompt_alone_is_read_in_long_slices():
-    scheduler: Scheduler[Sequence] = Scheduler(2)
-    scheduler.add(sequence("a", SLICE_ALONE + 10))
-    assert step(scheduler) == {"a": (0, SLICE_ALONE)}
-    assert step(scheduler) == {"a": (SLICE_ALONE, SLICE_ALONE + 10)}
+def step(scheduler: Scheduler[Sequence]) -> dict[str, tuple[int, int]]:
+    return {s.sequence.id: (s.start, s.stop) for s in read(scheduler)}
 
 
-def test_running_answers_come_first_and_the_prompt_beside_them_gets_a_short_slice():
-    scheduler: Scheduler[Sequence] = Scheduler(2)
-    scheduler.add(sequence("answer", 3))
+def scheduler_of(*sequences: Sequence, n_slots: int = 8, costs: Costs = LINEAR, **options: float) -> Scheduler[Sequence]:
+    scheduler: Scheduler[Sequence] = Scheduler(n_slots, costs, **options)
+    for s in sequences:
+        scheduler.add(s)
+    return scheduler
+
+
+def test_a_prompt_alone_is_read_in_slices_of_about_a_second():
+    assert step(scheduler_of(sequence("a", 500))) == {"a": (0, 96)}  # 100 tokens would take longer than 1 s
+
+
+def test_a_prompt_beside_an_answer_gets_what_keeps_the_step_within_the_readers_patience():
+    scheduler = scheduler_of(sequence("answer", 3))
     step(scheduler)
     scheduler.add(sequence("long", 500))
-    assert step(scheduler) == {"answer": (3, 4), "long": (0, SLICE_BESIDE)}
-    assert step(scheduler) == {"answer": (4, 5), "long": (SLICE_BESIDE, 2 * SLICE_BESIDE)}
+    assert step(scheduler) == {"answer": (3, 4), "long": (0, 3)}  # 4 tokens: 50 ms = 2.5 x 20 ms
+    assert step(scheduler) == {"answer": (4, 5), "long": (3, 6)}
 
 
-def test_short_prompts_share_a_slice():
-    scheduler: Scheduler[Sequence] = Scheduler(4)
-    for name in "abc":
-        scheduler.add(sequence(name, 50))
-    assert step(scheduler) == {"a": (0, 50), "b": (0, 50), "c": (0, SLICE_ALONE - 100)}
+def test_the_longest_step_beside_an_answer_can_be_set():
+    scheduler = scheduler_of(sequence("answer", 3), slice_s=0.2)
+    step(scheduler)
+    scheduler.add(sequence("long", 500))
+    assert step(scheduler) == {"answer": (3, 4), "long": (0, 15)}  # 16 tokens: 170 ms; 20 would take 210
+
+
+def test_a_slow_machine_gets_shorter_slices():
+    scheduler = scheduler_of(sequence("a", 500))
+    LINEAR.load = 2.0
+    assert step(scheduler) == {"a": (0, 48)}
+    LINEAR.load = 1.0
+
+
+def test_as_many_answers_share_a_step_as_is_fastest_for_all_and_they_take_turns():
+    scheduler = scheduler_of(*(sequence(name, 1) for name in "abcdef"), costs=FOURS)
+    step(scheduler)
+    assert set(step(scheduler)) == set("abcd")
+    assert set(step(scheduler)) == set("efab")
+    assert set(step(scheduler)) == set("cdef")
+
+
+def test_equal_prompts_are_read_one_after_another_and_a_short_one_need_not_wait_for_a_long_one():
+    assert step(scheduler_of(sequence("a", 90), sequence("b", 90))) == {"a": (0, 90), "b": (0, 6)}
+    scheduler = scheduler_of(sequence("long", 500), sequence("short", 20))
+    assert step(scheduler) == {"long": (0, 76), "short": (0, 20)}
+
+
+def test_a_follower_waits_for_its_leader_to_read():
+    leader, follower = sequence("a", 500), sequence("b", 500)
+    follower.leader = leader
+    scheduler = scheduler_of(leader, follower)
+    assert set(step(scheduler)) == {"a"}
+    follower.leader, follower.n_read = None, 480
+    assert set(step(scheduler)) == {"a", "b"}
+
+
+def test_what_has_time_is_read_only_when_nothing_else_is_to_do():
+    scheduler = scheduler_of(sequence("typed", 500, background=True))
+    assert set(step(scheduler)) == {"typed"}
+    scheduler.add(sequence("a", 10))
+    assert set(step(scheduler)) == {"a"}
+    assert set(step(scheduler)) == {"a"}
+
+
+def test_what_has_time_is_in_the_way_when_somebody_waits_for_its_slot():
+    typed = sequence("typed", 500, background=True)
+    scheduler = scheduler_of(typed, n_slots=1)
+    step(scheduler)
+    assert scheduler.in_the_way() is None
+    scheduler.add(sequence("a", 10))
+    assert scheduler.in_the_way() is typed
+
+
+def test_a_draft_is_counted_into_the_step():
+    answer = sequence("answer", 3)
+    scheduler = scheduler_of(answer, slice_s=0.13)
+    step(scheduler)
+    scheduler.add(sequence("long", 500))
+    answer.draft = [1, 2, 3]
+    assert step(scheduler)["long"] == (0, 8)  # 12 tokens in all, 4 of them the answer's
 
 
 def test_slots_are_given_in_order_of_arrival_and_again_when_they_are_free():
-    scheduler: Scheduler[Sequence] = Scheduler(1)
     first, second, third = (sequence(name, 2) for name in "abc")
-    for s in (first, second, third):
-        scheduler.add(s)
+    scheduler = scheduler_of(first, second, third, n_slots=1)
     assert scheduler.admit() == [first]
     scheduler.remove(first)
     assert scheduler.admit() == [second]
 
 
 def test_a_waiting_sequence_can_be_removed_and_leaves_no_trace():
-    scheduler: Scheduler[Sequence] = Scheduler(1)
     running, waiting = sequence("a", 2), sequence("b", 2)
-    scheduler.add(running)
-    scheduler.add(waiting)
+    scheduler = scheduler_of(running, waiting, n_slots=1)
     scheduler.admit()
     scheduler.remove(waiting)
     scheduler.remove(running)
@@ -68,22 +131,19 @@ def test_a_waiting_sequence_can_be_removed_and_leaves_no_trace():
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=12), st.integers(1, 5))
 def test_every_prompt_is_read_whole_once_and_in_order_and_no_slot_is_shared(lengths, n_slots):
-    scheduler: Scheduler[Sequence] = Scheduler(n_slots)
     sequences = [sequence(str(i), n) for i, n in enumerate(lengths)]
-    for s in sequences:
-        scheduler.add(s)
-    read = {s.id: 0 for s in sequences}
-    for _ in range(sum(lengths) + len(lengths)):
-        scheduler.admit()
-        batch = scheduler.next()
+    scheduler = scheduler_of(*sequences, n_slots=n_slots, costs=FOURS)
+    positions = {s.id: 0 for s in sequences}
+    for _ in range(sum(lengths) + 4 * len(lengths)):
+        batch = read(scheduler)
         if not batch:
             break
         assert len({s.slot for s in batch}) == len(batch) <= n_slots
-        assert sum(s.stop - s.start for s in batch) <= max(SLICE_ALONE, n_slots + SLICE_BESIDE)
+        assert sum(s.stop - s.start for s in batch) <= SLICE_MAX + n_slots
         for part in batch:
-            assert part.start == read[part.sequence.id]
-            read[part.sequence.id] = part.sequence.n_read = part.stop
-            if part.complete:
+            assert part.start == positions[part.sequence.id]
+            positions[part.sequence.id] = part.stop
+            if part.sequence.n_read > part.sequence.n_prompt + 2:
                 scheduler.remove(part.sequence)
-    assert read == {str(i): n for i, n in enumerate(lengths)}
     assert not scheduler
+    assert positions == {str(i): n + 3 for i, n in enumerate(lengths)}

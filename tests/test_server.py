@@ -22,7 +22,7 @@ from engine.request import Config, dump
 from models import store
 from tests.conftest import DEMO, PATIENCE_S, ROOT, Server
 
-ENDLESS = ("--ctx", "50000")
+ENDLESS = ("--ctx", "50000", "--keep-loops", "--no-draft")
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_the_log_has_a_line_for_each_request_and_no_text_of_it(start):
     log_length = len(server.log)
     Call(server, messages=[{"role": "user", "content": "hello my secret"}]).answer()
     line = server.wait_for("chat:", log_length)
-    assert re.search(r"200 \d+ \+ \d+ tokens, \d+\.\d tokens/s, first after \d+\.\d\d s, stop", line)
+    assert re.search(r"200 \d+ \+ \d+ tokens, \d+\.\d tokens/s, first after \d+\.\d\d s, end_of_turn", line)
     Call(server, messages=[{"role": "secret", "content": "hello"}]).answer()
     assert "400" in server.wait_for("POST /v1/chat/completions", log_length)
     server.end()

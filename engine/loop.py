@@ -1,0 +1,266 @@
+"""The worker's loop: take commands, schedule, run, deliver. The one thread in here owns llama.cpp.
+
+A step is one call of the native kernel for all that run. What is decided elsewhere: who gets how many tokens
+(engine.scheduler), what is known already (engine.prefix), what may come next (engine.draft), with how many threads
+(engine.governor). What happens is here.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator
+
+from engine import request as words
+from engine.answer import Answer
+from engine.beat import Beat
+from engine.costs import Costs
+from engine.governor import Governor
+from engine.native.model import DecodeError, Model
+from engine.native.vocabulary import TokenizeError
+from engine.prefix import N_LEAST, Piece, Prefixes, n_common
+from engine.prompt import Prompter, PromptError, TooLongError
+from engine.request import Reason, Trouble
+from engine.scheduler import Scheduler, Slice
+
+log = logging.getLogger("engine")
+DRAFT_MAX = 15  # guessed tokens in a step, of all answers together
+
+
+class Loop:
+    """All requests of one worker, from their arrival to their end."""
+
+    def __init__(
+        self,
+        model: Model,
+        config: words.Config,
+        parts: tuple[Costs, Governor, Prefixes, Beat],
+        inbox: queue.SimpleQueue[words.Command],
+        send: Callable[[words.Word], None],
+    ) -> None:
+        self._model = model
+        self._costs, self._governor, self._prefixes, self._beat = parts
+        self._prompter = Prompter(model.vocabulary)
+        self._scheduler: Scheduler[Answer] = Scheduler(config.n_slots, self._costs, config.slice_s)
+        self._drafts = config.draft and model.keeps_states  # what was guessed wrong must be cut off again
+        self._limits = config.limits
+        self._inbox = inbox
+        self._send = send
+
+    @property
+    def answers(self) -> list[Answer]:
+        """All that run or wait."""
+        return list(self._scheduler)
+
+    def run(self) -> None:
+        """Works for ever; waits without cost when there is nothing to do."""
+        while True:
+            self.take()
+            self.step()
+
+    def take(self) -> None:
+        """Carries out the commands that have come; waits for one when nothing runs."""
+        while not self._scheduler or not self._inbox.empty():
+            if self._inbox.empty():
+                self._prefixes.write()  # now is the time: nobody waits
+            match self._inbox.get():
+                case words.Request() as request:
+                    self._accept(request)
+                case words.Cancel(id):
+                    for answer in filter(lambda a: a.id == id, self.answers):
+                        self.remove(answer)
+
+    def step(self) -> None:
+        """One call of the native kernel, and what comes of it."""
+        self._look_at_clocks()
+        self._admit()
+        answering = self._scheduler.answering()
+        self._guess(answering)
+        slices = self._scheduler.next(answering)
+        if not slices:
+            return
+        rows = self._fill(slices)
+        started = time.monotonic()
+        self._beat.enter()
+        try:
+            self._model.decode()
+        except DecodeError as error:
+            self._give_up(slices, error)
+            return
+        finally:
+            self._beat.leave()
+        self._learn(self._model.batch.n, started)
+        for s, row in zip(slices, rows, strict=True):
+            s.sequence.n_read = s.stop
+            if s.complete:
+                self._sample(s.sequence, row)
+
+    def _fill(self, slices: list[Slice[Answer]]) -> list[int]:
+        """Lays out the batch; the row of each slice's first logits."""
+        batch = self._model.batch
+        batch.clear()
+        rows = []
+        for s in slices:
+            tokens = s.sequence.tokens[s.start : s.stop]
+            n_wanted = 0
+            if s.complete:
+                tokens += s.sequence.draft
+                n_wanted = 1 + len(s.sequence.draft)
+            rows.append(batch.add(s.slot, tokens, s.start, n_wanted))
+        return rows
+
+    def _learn(self, n_tokens: int, started: float) -> None:
+        """What the time of a step says about the machine."""
+        now = time.monotonic()
+        self._costs.observe(n_tokens, now - started)
+        before = self._governor.n
+        if self._governor.observe(n_tokens, now - started, now) != before:
+            self._model.use_threads(self._governor.n)
+
+    def _accept(self, request: words.Request) -> None:
+        """Whatever can be refused is refused here, before the request waits for anything."""
+        self._beat.enter(request.id)
+        try:
+            tokens = self._prompter.tokens(request.messages, self._model.n_ctx - 1)
+        except TooLongError as error:
+            message = f"This model's maximum context length is {self._model.n_ctx} tokens. However, your messages resulted "
+            message += f"in {error}. Please reduce the length of the messages."
+            self._send(words.Failed(request.id, Trouble.CONTEXT_LENGTH, message))
+            return
+        except (PromptError, TokenizeError) as error:
+            self._send(words.Failed(request.id, Trouble.BAD_PROMPT, str(error)))
+            return
+        finally:
+            self._beat.leave()
+        pieces = [self._model.vocabulary.piece(token) for token in request.done]
+        answer = Answer.new(request, tokens, self._model.sampler(request.sampling), pieces)
+        self._scheduler.add(answer)
+        self._send(words.Accepted(request.id, answer.n_prompt))
+
+    def _admit(self) -> None:
+        """Gives free slots to those who wait, and to each of them what is known of its prompt."""
+        if answer := self._scheduler.in_the_way():
+            self._finish(answer, Reason.MAX_TOKENS)
+        for answer in self._scheduler.admit():
+            answer.admitted = time.monotonic()
+            self._recall(answer)
+        for answer in self._scheduler.running:
+            leader = answer.leader
+            if leader and (leader.slot is None or leader.n_read >= n_common(leader.tokens, answer.tokens)):
+                self._recall(answer)
+
+    def _recall(self, answer: Answer) -> None:
+        """Finds the longest prefix of the prompt that is computed already, or being computed just now."""
+        answer.leader = None
+        if not self._model.keeps_states or answer.slot is None:
+            return
+        n_most = answer.n_given - 1  # the last token is computed in any case: the next one is sampled after it
+        path = self._prefixes.match(answer.tokens[:n_most])
+        n_kept = path[-1].stop if path else 0
+        n_live, live = max(self._live(answer, n_most), default=(0, None), key=lambda pair: pair[0])
+        if live and live.slot is not None and n_live > n_kept:
+            if live.n_read >= n_live:
+                self._model.copy(live.slot, answer.slot, n_live)
+                answer.n_read = n_live
+            elif n_live >= n_kept + N_LEAST:
+                answer.leader = live
+                return
+        if answer.n_read == 0 and path:
+            answer.n_read = self._restore(answer, path)
+        answer.n_cached = min(answer.n_read, answer.n_prompt)
+
+    def _live(self, answer: Answer, n_most: int) -> Iterator[tuple[int, Answer]]:
+        """What running sequences have in common with this one; of background ones only what they have read."""
+        for other in self._scheduler.running:
+            if other is not answer and other.admitted and not other.leader:  # else it has not been looked at itself yet
+                n = min(n_common(other.tokens, answer.tokens), n_most)
+                yield (min(n, other.n_read) if other.background or not other.reading else n), other
+
+    def _restore(self, answer: Answer, path: list[Piece]) -> int:
+        assert answer.slot is not None
+        self._beat.enter(answer.id)
+        n = self._model.restore(answer.slot, self._prefixes.load(path))
+        self._beat.leave()
+        return n
+
+    def _guess(self, answering: list[Answer]) -> None:
+        n_left = DRAFT_MAX if self._drafts else 0
+        for answer in answering:
+            n_most = min(n_left, self._model.n_ctx - len(answer.tokens), answer.n_wanted - 1) if n_left else 0
+            answer.draft = answer.lookup.guess(len(answering) - 1, self._costs, n_most) if n_most > 0 else []
+            n_left -= len(answer.draft)
+
+    def _sample(self, answer: Answer, row: int) -> None:
+        """The next token, and as many more as were guessed right."""
+        if answer.background:
+            self._finish(answer, Reason.MAX_TOKENS)
+            return
+        draft, answer.draft = answer.draft, []
+        n_right = 0
+        for guessed in (*draft, None):
+            self._beat.enter(answer.id)
+            token = self._model.sample(answer.sampler, row + n_right)
+            self._beat.leave()
+            if not self._deliver(answer, token):
+                return
+            if token != guessed:
+                break
+            n_right += 1
+            answer.n_read += 1  # it is in the context already
+        if draft:
+            answer.lookup.learn(n_right, len(draft))
+            assert answer.slot is not None
+            self._model.cut(answer.slot, answer.n_read)
+
+    def _deliver(self, answer: Answer, token: int) -> bool:
+        """What the new token means for the reader; whether the answer goes on."""
+        if not answer.first_token:
+            answer.first_token = time.monotonic()
+        if self._model.vocabulary.ends(token):
+            self._finish(answer, Reason.END)
+            return False
+        text, reason = answer.push(token, self._model.vocabulary.piece(token), self._model.n_ctx)
+        if text:
+            self._say(answer, text)
+        if reason:
+            self._finish(answer, reason)
+        return reason is None
+
+    def _say(self, answer: Answer, text: str) -> None:
+        self._send(words.Delta(answer.id, text, answer.unsent))
+        answer.unsent = []
+
+    def _finish(self, answer: Answer, reason: Reason) -> None:
+        if rest := answer.text.finish():
+            self._say(answer, rest)
+        self._send(answer.finished(reason))
+        self.remove(answer)
+
+    def remove(self, answer: Answer, keep: bool = True) -> None:
+        """Forgets a request and all it holds, running or waiting; what was computed for it is kept for others."""
+        slot = answer.slot
+        self._scheduler.remove(answer)
+        answer.slot = None
+        answer.sampler.close()
+        if slot is None:
+            return
+        if keep and self._model.keeps_states:
+            tokens = answer.tokens[: answer.n_read]
+            if n := self._prefixes.n_missing(tokens):
+                self._prefixes.add(tokens, n, self._model.state(slot, len(tokens) - n, len(tokens)))
+        self._model.cut(slot, 0)
+
+    def _look_at_clocks(self) -> None:
+        now = time.monotonic()
+        for answer in self.answers:
+            if trouble := answer.overdue(now, self._limits):
+                self._send(words.Failed(answer.id, *trouble))
+                self.remove(answer)
+
+    def _give_up(self, slices: list[Slice[Answer]], error: DecodeError) -> None:
+        """A failed step leaves the context in doubt, so everybody in it is told; the others start afresh."""
+        log.error("A step of %d sequences failed: %s", len(slices), error)
+        for s in slices:
+            self.remove(s.sequence, keep=False)
+            self._send(words.Failed(s.sequence.id, Trouble.INTERNAL, "The engine could not compute this answer."))

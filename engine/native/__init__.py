@@ -1,0 +1,1 @@
+"""The only room of the server that touches llama.cpp."""

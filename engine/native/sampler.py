@@ -1,0 +1,45 @@
+"""How the next token is chosen: one native chain of samplers per sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import llama_cpp
+
+from engine.request import Sampling
+
+PENALTY_WINDOW = 64  # tokens looked back at by the repeat, presence and frequency penalties
+
+
+class Sampler:
+    """One sequence's own native chain of samplers, so that sequences never see each other's seed or penalties."""
+
+    def __init__(self, sampling: Sampling, n_vocab: int) -> None:
+        self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        for link in self._links(sampling, n_vocab):
+            llama_cpp.llama_sampler_chain_add(self.chain, link)
+
+    @staticmethod
+    def _links(s: Sampling, n_vocab: int) -> Iterable[Any]:
+        if (s.repeat_penalty, s.frequency_penalty, s.presence_penalty) != (1.0, 0.0, 0.0):
+            yield llama_cpp.llama_sampler_init_penalties(
+                n_vocab, PENALTY_WINDOW, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+            )
+        if s.temperature <= 0:
+            yield llama_cpp.llama_sampler_init_greedy()
+            return
+        yield llama_cpp.llama_sampler_init_top_k(s.top_k)
+        yield llama_cpp.llama_sampler_init_top_p(s.top_p, 1)
+        yield llama_cpp.llama_sampler_init_min_p(s.min_p, 1)
+        yield llama_cpp.llama_sampler_init_temp(s.temperature)
+        yield llama_cpp.llama_sampler_init_dist(s.seed)
+
+    def accept(self, tokens: Iterable[int]) -> None:
+        """Takes note of tokens chosen before, by another chain."""
+        for token in tokens:
+            llama_cpp.llama_sampler_accept(self.chain, token)
+
+    def close(self) -> None:
+        """Frees the chain; its links go with it."""
+        llama_cpp.llama_sampler_free(self.chain)

@@ -1,0 +1,181 @@
+"""Computed states (KV) on disk: one file each, written beside and renamed, checked when read. Trouble of any kind is a miss.
+
+A file is a line of JSON, the tokens, and the state, both under one SHA-256. Writing happens in a thread of its own, so no
+step waits for a disk. Knows nothing of what the bytes mean, nor of their order of use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import queue
+import shutil
+import threading
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+State = bytes | bytearray
+
+log = logging.getLogger("engine")
+VERSION = 1
+HEADER_BYTES = 4096  # no header is longer
+PENDING_BYTES = 2**28  # waiting to be written: a disk slower than the engine must not fill the memory
+FREE_BYTES = 2**30  # what is left free of the disk at least
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a file says of itself; whether its state is whole is known once it is read."""
+
+    id: str
+    parent: str  # "": it begins with the first token
+    start: int
+    tokens: list[int]
+    n_bytes: int  # of the state
+    used: int  # when, in ns
+
+
+class States:
+    """The files of one model under `folder` / `key`; the limit counts those of all models. No folder: keeps nothing."""
+
+    def __init__(self, folder: Path | None, key: str, limit_bytes: int) -> None:
+        self._folder = folder / key if folder and limit_bytes else None
+        self._limit_bytes = limit_bytes
+        self._sizes: dict[str, int] = {}  # bytes by id, of files and of those still to be written
+        self._pending: dict[str, State] = {}
+        self._n_other_bytes = 0
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        if self._folder and folder:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._n_other_bytes = _prune(folder, self._folder, limit_bytes)
+            except OSError as error:
+                log.warning("Nothing is kept on disk: %s: %s", self._folder, error.strerror)
+                self._folder = None
+        if self._folder:
+            threading.Thread(target=self._work, name="states", daemon=True).start()
+
+    @property
+    def full(self) -> bool:
+        """Whether something should go."""
+        return bool(self._sizes) and sum(self._sizes.values()) + self._n_other_bytes > self._limit_bytes
+
+    def records(self) -> list[Record]:
+        """What is there, the least recently used first. Files that make no sense are removed."""
+        records = []
+        for path in self._folder.glob("*.kv") if self._folder else ():
+            try:
+                records.append(_record(path))
+                self._sizes[path.stem] = records[-1].n_bytes
+            except (OSError, ValueError, KeyError, TypeError):
+                path.unlink(missing_ok=True)
+        return sorted(records, key=lambda record: record.used)
+
+    def holds(self, id: str) -> bool:
+        """Whether it is on disk, or will be."""
+        return id in self._sizes
+
+    def write(self, record: Record, state: State) -> None:
+        """Begins to write a state; whether it is taken says `holds`."""
+        if not self._folder or self.holds(record.id) or len(state) > self._limit_bytes:
+            return
+        if sum(map(len, list(self._pending.values()))) + len(state) > PENDING_BYTES:
+            return
+        self._sizes[record.id] = len(state)
+        self._pending[record.id] = state
+        self._jobs.put(lambda: self._write(record, state))
+
+    def read(self, id: str) -> State | None:
+        """A state; None when it is not there, cut or corrupt."""
+        if id in self._pending:
+            return self._pending[id]
+        if not self._folder or id not in self._sizes:
+            return None
+        try:
+            with self._path(id).open("rb") as file:
+                header = json.loads(file.readline(HEADER_BYTES))
+                tokens, state = file.read(4 * header["n_tokens"]), file.read()
+            if header["version"] == VERSION and hashlib.sha256(tokens + state).hexdigest() == header["sha256"]:
+                return state
+            log.warning("%s is corrupt; its tokens will be computed again", self._path(id))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s cannot be read (%s); its tokens will be computed again", self._path(id), error)
+        return None
+
+    def touch(self, id: str) -> None:
+        """Notes that it was used now."""
+        if self._folder and id in self._sizes:
+            self._jobs.put(lambda: os.utime(self._path(id)))
+
+    def remove(self, id: str) -> None:
+        """Forgets a state."""
+        if self._folder and self._sizes.pop(id, None) is not None:
+            self._jobs.put(lambda: self._path(id).unlink(missing_ok=True))
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until what was begun is written; whether it is."""
+        done = threading.Event()
+        self._jobs.put(done.set)
+        return not self._folder or done.wait(timeout_s)
+
+    def _path(self, id: str) -> Path:
+        assert self._folder
+        return self._folder / f"{id}.kv"
+
+    def _work(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):  # a full or failing disk: a miss later
+                self._jobs.get()()
+
+    def _write(self, record: Record, state: State) -> None:
+        beside = self._path(record.id).with_suffix(f".{os.getpid()}")
+        tokens = array("i", record.tokens).tobytes()
+        header = {"version": VERSION, "parent": record.parent, "start": record.start, "n_tokens": len(record.tokens)}
+        header["sha256"] = hashlib.sha256(tokens + state).hexdigest()
+        try:
+            if shutil.disk_usage(beside.parent).free < FREE_BYTES + len(state):
+                raise OSError("the disk is full")
+            with beside.open("wb") as file:
+                file.write(json.dumps(header).encode() + b"\n" + tokens)
+                file.write(state)
+            beside.replace(self._path(record.id))
+        except OSError:
+            self._sizes.pop(record.id, None)
+            beside.unlink(missing_ok=True)
+            raise
+        finally:
+            self._pending.pop(record.id, None)
+
+
+def _record(path: Path) -> Record:
+    """Raises OSError, ValueError, KeyError or TypeError when the file is none of ours."""
+    with path.open("rb") as file:
+        header = json.loads(file.readline(HEADER_BYTES))
+        if header["version"] != VERSION:
+            raise ValueError(header["version"])
+        at = file.tell()
+        tokens = array("i", file.read(4 * header["n_tokens"]))
+    status = path.stat()
+    n_bytes = status.st_size - at - 4 * len(tokens)
+    return Record(path.stem, header["parent"], header["start"], tokens.tolist(), n_bytes, status.st_mtime_ns)
+
+
+def _prune(root: Path, mine: Path, limit_bytes: int) -> int:
+    """Removes the oldest files of other models while all together are too many; the bytes those still have."""
+    for cut_off in mine.glob("*.[0-9]*"):  # half-written when an earlier server was killed
+        cut_off.unlink(missing_ok=True)
+    files = sorted(((path.stat(), path) for path in root.glob("*/*.kv")), key=lambda pair: pair[0].st_mtime_ns)
+    total = sum(status.st_size for status, _ in files)
+    others = [(status.st_size, path) for status, path in files if path.parent != mine]
+    n_others = sum(size for size, _ in others)
+    for size, path in others:
+        if total <= limit_bytes:
+            break
+        path.unlink(missing_ok=True)
+        total, n_others = total - size, n_others - size
+    return n_others
