@@ -40,7 +40,7 @@ models: setup ## list the installed models
 download-gguf: setup ## fetch a bigger model into models/; options: make download-gguf MODEL=repo:quant
 	@$(RUN) -m models.download $(MODEL)
 
-demo-model: setup ## train the built-in demo model again (about an hour on 2 cores)
+demo-model: setup ## train the built-in demo model again (an hour and a half on 2 cores)
 	@$(PYTHON) -m venv build/demo/venv
 	@build/demo/venv/bin/pip install -q -r models/demo/requirements.txt
 	@build/demo/venv/bin/python -m models.demo.train

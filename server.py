@@ -20,7 +20,7 @@ from api.app import create_app
 from engine import memory, threads
 from engine.client import Engine
 from engine.request import Config, Limits, Ready
-from engine.scheduler import SLICE_MAX
+from engine.scheduler import step_size
 from models import store
 from settings import Settings, SettingsError, read
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         path = store.find(settings.model, None if settings.no_cache else settings.cache_dir)
         listener = listen(settings.host, settings.port)
         config = configure(settings, path)
-        memory.check(path, config, SLICE_MAX)
+        memory.check(path, config, *step_size(config))
     except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

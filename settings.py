@@ -107,7 +107,7 @@ class Settings:
         512, "MB of memory for what was computed of earlier prompts and answers", parse=int, metavar="MB", low=0, high=10**6
     )
     prefix_disk: int = setting(
-        4096, "MB of disk for the same, in the cache folder", parse=int, metavar="MB", low=0, high=10**7
+        2048, "MB of disk for the same, in the cache folder", parse=int, metavar="MB", low=0, high=10**7
     )
     slice_ms: float | None = setting(
         None,

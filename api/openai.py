@@ -20,7 +20,7 @@ from api.answer import Answer, EventStream
 from api.body import ChatBody, parse, parse_prefill
 from api.errors import ApiError
 from engine.client import Engine
-from engine.request import Request, Sampling
+from engine.request import Reason, Request, Sampling
 from settings import Settings
 
 N_SEEDS = 2**32 - 1  # the last number of 32 bits means "any seed" to llama.cpp
@@ -32,11 +32,6 @@ def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
     routes = Blueprint("openai", __name__)
     started = int(time.time())
 
-    def check_model(name: str | None) -> None:
-        if name not in (None, "default", model_name):
-            message = f"The model '{name[:200]}' does not exist; this server has '{model_name}'."
-            raise ApiError(404, message, code="model_not_found", param="model")
-
     def model() -> dict[str, Any]:
         return {"id": model_name, "object": "model", "created": started, "owned_by": "linnet"}
 
@@ -46,13 +41,13 @@ def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
 
     @routes.get("/v1/models/<path:name>")
     def one_model(name: str) -> Response:
-        check_model(name)
+        check_model(name, model_name)
         return jsonify(model())
 
     @routes.post("/v1/chat/completions")
     def chat_completions() -> Response:
         body = parse(request.get_data(cache=False))
-        check_model(body.model)
+        check_model(body.model, model_name)
         answer = Answer(engine.submit(to_request(body, settings)), request.environ)
         heading = chunks.Heading(model_name, fingerprint(engine))
         answer.accept()
@@ -68,15 +63,23 @@ def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
     def prefill() -> Response:
         """Reads a prompt ahead of its request, when nothing else is to do; closing the connection cancels it."""
         body = parse_prefill(request.get_data(cache=False))
-        check_model(body.model)
+        check_model(body.model, model_name)
         messages = [message.plain() for message in body.messages]
         answer = Answer(engine.submit(Request(uuid.uuid4().hex, messages, background=True)), request.environ)
         answer.accept()
         with closing(answer):
             "".join(answer)
-            return jsonify({"usage": chunks.usage(answer.finished)})
+            end = answer.finished
+            return jsonify({"usage": chunks.usage(end), "complete": end.stop_reason == Reason.READ})
 
     return routes
+
+
+def check_model(name: str | None, served: str) -> None:
+    """Raises ApiError 404 when a request names another model than the one that is served."""
+    if name not in (None, "default", served):
+        message = f"The model '{name[:200]}' does not exist; this server has '{served}'."
+        raise ApiError(404, message, code="model_not_found", param="model")
 
 
 def to_request(body: ChatBody, settings: Settings) -> Request:

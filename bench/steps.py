@@ -1,8 +1,9 @@
-"""Where a decode step's time goes: how much of it is spent outside native code?
+"""Where a decode step's time goes: how much of it is spent outside native code, and against a bare loop?
 
     python -m bench.steps MODEL.gguf     200 steps with 1 and with 4 sequences; the last line is JSON
 
-The real worker runs in this process, its native calls wrapped in clocks; the rest of each step is Python.
+The real loop runs in this process, its native calls wrapped in clocks; the rest of each step is Python. The bare loop is
+llama_decode and the most likely token, nothing else, by turns with the real one.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from engine import threads
 from engine.beat import Beat
 from engine.costs import Costs
 from engine.governor import Governor, Others
-from engine.loop import DRAFT_MAX, Loop
+from engine.loop import Loop
 from engine.native.model import Model
 from engine.native.sampler import Sampler
 from engine.prefix import Prefixes
 from engine.request import Command, Config, Request
-from engine.scheduler import SLICE_MAX
+from engine.scheduler import step_size
 from engine.states import States
 from engine.worker import speak
 
 N_STEPS = 200
+N_TURNS = 3
 N_SEQUENCES = (1, 4)
 
 
@@ -77,25 +79,52 @@ def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int)
     return statistics.median(steps), statistics.median(outside)
 
 
+def bare(model: Model, n_sequences: int) -> float:
+    """Median seconds of a step of a loop without anything around it."""
+    steps = []
+    for position in range(N_STEPS):
+        started = time.perf_counter()
+        model.batch.clear()
+        rows = [model.batch.add(slot, [100 + position], position, 1) for slot in range(n_sequences)]
+        Model.decode(model)
+        for row in rows:
+            int(model.logits(row).argmax())
+        steps.append(time.perf_counter() - started)
+    for slot in range(n_sequences):
+        model.cut(slot, 0)
+    return statistics.median(steps)
+
+
+def again_with_environment(module: str, environment: dict[str, str]) -> None:
+    """OpenMP has read its variables already: starts the program once more if they are not what they should be."""
+    if environment != os.environ:
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], environment)
+
+
 def main(arguments: list[str]) -> int:
     """The exit code."""
     if len(arguments) != 1:
         print("usage: python -m bench.steps MODEL.gguf", file=sys.stderr)
         return 2
-    config = Config(arguments[0], 1024, max(N_SEQUENCES), threads.count())
-    model = ClockedModel(config, SLICE_MAX + config.n_slots + DRAFT_MAX, config.n_slots + DRAFT_MAX)
+    config = Config(arguments[0], 1024, max(N_SEQUENCES), threads.count(), draft=False)
+    model = ClockedModel(config, *step_size(config))
     costs = Costs.measure(model.seconds, model.batch.size)
     result = {}
     for n in N_SEQUENCES:
-        step_s, outside_s = measure(model, config, costs, n)
-        result[n] = {"step_ms": round(step_s * 1e3, 3), "outside_ms": round(outside_s * 1e3, 3)}
+        turns = [(*measure(model, config, costs, n), bare(model, n)) for _ in range(N_TURNS)]
+        step_s, outside_s, _ = (statistics.median(values) for values in zip(*turns, strict=True))
+        ratio = statistics.median(bare_s / step_s for step_s, _, bare_s in turns)
+        result[n] = {
+            "step_ms": round(step_s * 1e3, 3),
+            "outside_ms": round(outside_s * 1e3, 3),
+            "against_bare": round(ratio, 3),
+        }
         print(f"{n} sequences: {step_s * 1e3:7.2f} ms a step, {outside_s * 1e3:.3f} ms outside native code", end=" ")
-        print(f"= {100 * outside_s / step_s:.2f} %")
+        print(f"= {100 * outside_s / step_s:.2f} %; {ratio:.3f} x the bare loop's speed", flush=True)
     print(json.dumps(result))
     return 0
 
 
 if __name__ == "__main__":
-    if os.environ | threads.environment() != os.environ:  # OpenMP has read it already: once more from the beginning
-        os.execve(sys.executable, [sys.executable, "-m", "bench.steps", *sys.argv[1:]], os.environ | threads.environment())
+    again_with_environment("bench.steps", os.environ | threads.environment())
     sys.exit(main(sys.argv[1:]))

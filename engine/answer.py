@@ -75,7 +75,7 @@ class Answer(Sequence):
             return text, Reason.LOOP
         if self.n_wanted <= 0:
             return text, Reason.MAX_TOKENS
-        return text, Reason.CONTEXT if len(self.tokens) == n_ctx else None
+        return text, Reason.CONTEXT if len(self.tokens) >= n_ctx else None
 
     def _note(self, token: int, text: str) -> tuple[int | None, bool]:
         """What those say who watch for an early end."""
@@ -88,7 +88,7 @@ class Answer(Sequence):
             if now - self.added > limits.queue_s:
                 return Trouble.QUEUE_TIMEOUT, f"No slot became free within {limits.queue_s:g} s."
         elif not self.first_token:
-            if now - self.admitted > limits.prompt_s:
+            if now - self.admitted > limits.prompt_s and not self.background:
                 return Trouble.PROMPT_TIMEOUT, f"The prompt was not read within {limits.prompt_s:g} s."
         elif now - self.first_token > limits.answer_s:
             return Trouble.ANSWER_TIMEOUT, f"The answer did not end within {limits.answer_s:g} s."
@@ -105,7 +105,7 @@ class Answer(Sequence):
             n_prompt=self.n_prompt,
             n_cached=self.n_cached,
             n_answer=self.n_answer,
-            queue_s=self.admitted - self.added,
-            prompt_s=first - self.admitted,
+            queue_s=(self.admitted or now) - self.added,
+            prompt_s=first - (self.admitted or now),
             answer_s=now - first,
         )

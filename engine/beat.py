@@ -10,6 +10,8 @@ import os
 import struct
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LAYOUT = struct.Struct("=d32s")  # when it went in (time.monotonic; 0: it is outside), and the request it is there for
 
@@ -18,12 +20,7 @@ class Beat:
     """One side of the shared bytes. The front makes them; the worker opens them by the descriptor it inherits."""
 
     def __init__(self, descriptor: int | None = None) -> None:
-        if descriptor is None:
-            with tempfile.TemporaryFile(prefix="linnet-") as file:
-                self.descriptor = os.dup(file.fileno())
-            os.ftruncate(self.descriptor, LAYOUT.size)
-        else:
-            self.descriptor = descriptor
+        self.descriptor = _new() if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, LAYOUT.size)
 
     def enter(self, id: str = "") -> None:
@@ -34,10 +31,21 @@ class Beat:
         """The worker: is back."""
         LAYOUT.pack_into(self._memory, 0, 0.0, b"")
 
+    @contextmanager
+    def inside_for(self, id: str = "") -> Iterator[None]:
+        """The worker: is inside for as long as the block takes."""
+        self.enter(id)
+        try:
+            yield
+        finally:
+            self.leave()
+
     def inside(self) -> tuple[float, str]:
         """The front: for how many seconds the worker has been inside (0: it is not), and for whom ("": for all)."""
         try:
             since, id = LAYOUT.unpack_from(self._memory, 0)
+            if (since, id) != LAYOUT.unpack_from(self._memory, 0):  # being written just now
+                return 0.0, ""
         except ValueError:  # closed just now
             return 0.0, ""
         return (time.monotonic() - since if since else 0.0), id.rstrip(b"\0").decode(errors="replace")
@@ -46,3 +54,14 @@ class Beat:
         """Lets go of the bytes."""
         self._memory.close()
         os.close(self.descriptor)
+
+
+def _new() -> int:
+    """The descriptor of LAYOUT.size bytes, of memory alone where that can be had: a full disk is fatal to a mapped file."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("linnet-beat")
+    else:
+        with tempfile.TemporaryFile(prefix="linnet-") as file:
+            descriptor = os.dup(file.fileno())
+    os.write(descriptor, bytes(LAYOUT.size))
+    return descriptor

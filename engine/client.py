@@ -19,6 +19,7 @@ from engine.stream import OPEN, REFUSALS, State, Status, Stream
 log = logging.getLogger("engine")
 LONGEST_PAUSE_S = 30.0  # between attempts to load a model that does not load any more
 BEAT_S = 0.25  # how often the worker's heartbeat is looked at
+DIED = (Trouble.ENGINE_DIED, "The engine crashed or stalled while it worked on this request.")
 STRIKES = 2  # workers that may end with a request in them before it is refused
 
 
@@ -68,7 +69,9 @@ class Engine:
                 trouble, message = REFUSALS[self._state]
                 stream.put(Failed(request.id, trouble, message))
                 return stream
-            if len(self._streams) >= self._n_open:
+            # Those that read ahead take no room in the queue: one for each slot at most, and the others do not see them.
+            same = [other for other in self._streams.values() if other.background == request.background]
+            if len(same) >= (self.config.n_slots if request.background else self._n_open):
                 stream.put(Failed(request.id, Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
                 return stream
             self._streams[request.id] = stream
@@ -185,7 +188,7 @@ class Engine:
                 message = f"The engine did not come back from a step of this request within {self.config.limits.step_s:g} s."
                 self._fail(stream, Trouble.STALLED, message)
             elif self._state is State.STOPPING or (stream.begun and self._stalled is None) or stream.n_strikes >= STRIKES:
-                self._fail(stream, Trouble.ENGINE_DIED, "The engine crashed while it worked on this request.")
+                self._fail(stream, *DIED)
         self._stalled = None
         if self._state is not State.STOPPING:
             self._n_restarts += 1

@@ -16,7 +16,8 @@ from pathlib import Path
 log = logging.getLogger("engine")
 SIZES = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128)  # tokens in a step
 SURE = 1.05  # a smaller batch must be so much better: measured times are noisy
-FOLLOW = 0.05  # how fast `load` follows the measured steps
+FOLLOW = 0.05  # how fast `slowness` follows the measured steps
+PATIENCE = 2.5  # a step may take so many times as long because of what others want in it
 
 
 class Costs:
@@ -27,7 +28,7 @@ class Costs:
         # No step is cheaper than a smaller one: where it was measured so, it was noise.
         self._seconds = [max(seconds[m] for m in self._sizes if m <= n) for n in self._sizes]
         self._best = {0: 0}
-        self.load = 1.0  # how much longer steps take at present: long contexts, other programs
+        self.slowness = 1.0  # how much longer steps take at present: long contexts, other programs
 
     @classmethod
     def measure(cls, run: Callable[[int], float], n_most: int) -> Costs:
@@ -55,13 +56,13 @@ class Costs:
         """How many more tokens a step with n of them can take within the limit; at least as many as fill its four."""
         least = 4 - n % 4
         more = least
-        while self(n + more + 4) * self.load <= limit_s and more < self._sizes[-1] * 4:
+        while self(n + more + 4) * self.slowness <= limit_s and more < self._sizes[-1] * 4:
             more += 4
         return more
 
     def observe(self, n: int, seconds: float) -> None:
         """Takes note of a real step."""
-        self.load += FOLLOW * (min(seconds / self(n), 20.0) - self.load)
+        self.slowness += FOLLOW * (min(seconds / self(n), 20.0) - self.slowness)
 
     def save(self, path: Path) -> None:
         """Writes the table; what cannot be written is measured again next time."""

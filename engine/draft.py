@@ -7,7 +7,7 @@ sampler itself, token by token, so the answer is what it would have been. Knows 
 
 from __future__ import annotations
 
-from engine.costs import Costs
+from engine.costs import PATIENCE, Costs
 
 N_GRAM = 5  # tokens that must stand there as they stand here
 LENGTHS = (3, 7, 11, 15)  # with the token before it that makes 4, 8, 12, 16, which the kernels like
@@ -23,17 +23,24 @@ class Lookup:
         self._tokens = tokens  # the sequence's own list: it grows
         self._seen: dict[tuple[int, ...], int] = {}  # where each n-gram was last followed by something
         self._n_seen = 0
+        self._unsaid: tuple[int, int] | None = None  # a guess not made: which token it was about, and where it was found
         self._right = PRIOR * PRIOR_WEIGHT
         self._tried = PRIOR_WEIGHT
 
     def guess(self, n_others: int, costs: Costs, n_most: int) -> list[int]:
         """What probably follows, at most `n_most` tokens; [] when that does not pay in a step with n_others answers more."""
         self._index()
+        if self._unsaid and self._unsaid[0] < len(self._tokens):  # what was not tried is learnt from for free
+            of, at_then = self._unsaid
+            self.learn(int(self._tokens[of] == self._tokens[at_then]), 1)
+        self._unsaid = None
         at = self._seen.get(tuple(self._tokens[-N_GRAM:]))
         if at is None:
             return []
-        n = self._length(n_others, costs)
-        return self._tokens[at : at + min(n, n_most)]
+        n = min(self._length(n_others, costs), n_most)
+        if n <= 0:
+            self._unsaid = (len(self._tokens), at)
+        return self._tokens[at : at + max(0, n)]
 
     def learn(self, n_right: int, n_guessed: int) -> None:
         """How a guess did: its first `n_right` tokens came, the next did not."""
@@ -51,6 +58,8 @@ class Lookup:
         p = min(self._right / self._tried, 0.995)
         best, best_rate = 0, GAIN * (n_others + 1) / costs(n_others + 1)
         for n in LENGTHS:
+            if n_others and costs(n_others + 1 + n) > PATIENCE * costs(n_others + 1):
+                break  # the others would wait for it
             n_expected = n_others + (1 - p ** (n + 1)) / (1 - p)
             if (rate := n_expected / costs(n_others + 1 + n)) > best_rate:
                 best, best_rate = n, rate

@@ -11,6 +11,7 @@ import numpy as np
 
 SENTENCES_FROM = 20  # tokens before the sentence rule looks
 SENTENCES = 2  # that end after that
+LOOK_BACK = 16  # characters before a mark that tell an abbreviation
 PERIOD_MAX = 64  # tokens; a longer passage repeated is not looked for
 LOOP_TOKENS = 160  # so many tokens in a row repeat what stood one period before: tables of zeros stay below it
 LOOP_TIMES = 8  # and the period so many times: verses and rows of a table stay below it
@@ -36,17 +37,19 @@ class Sentences:
             self._looked = len(self._text)
             return None
         for match in END.finditer(self._text, max(0, self._looked - 4)):
-            if match.end() <= self._looked or NOT_AN_END.search(self._text, 0, match.start() + 1) or self._inside():
+            if match.end() <= self._looked:
                 continue
             self._looked = match.end()
-            self._n_ended += 1
-            if self._n_ended == SENTENCES:
+            before = self._text[max(0, match.start() - LOOK_BACK) : match.start() + 1]
+            if not NOT_AN_END.search(before) and not self._inside(match.end()):
+                self._n_ended += 1
+            if self._n_ended >= SENTENCES:
                 return len(self._text) - match.end()
         return None
 
-    def _inside(self) -> bool:
-        thinking = self._text.rfind("<think>") > self._text.rfind("</think>")
-        return thinking or self._text.count("```") % 2 == 1
+    def _inside(self, end: int) -> bool:
+        thinking = self._text.rfind("<think>", 0, end) > self._text.rfind("</think>", 0, end)
+        return thinking or self._text.count("```", 0, end) % 2 == 1
 
 
 class Loops:

@@ -7,6 +7,7 @@ A step is one call of the native kernel for all that run. What is decided elsewh
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import time
@@ -22,10 +23,10 @@ from engine.native.vocabulary import TokenizeError
 from engine.prefix import N_LEAST, Piece, Prefixes, n_common
 from engine.prompt import Prompter, PromptError, TooLongError
 from engine.request import Reason, Trouble
-from engine.scheduler import Scheduler, Slice
+from engine.scheduler import DRAFT_MAX, Scheduler, Slice
 
 log = logging.getLogger("engine")
-DRAFT_MAX = 15  # guessed tokens in a step, of all answers together
+TAKE_S = 0.01  # so long at most new requests are looked at between two steps of running ones
 
 
 class Loop:
@@ -54,22 +55,30 @@ class Loop:
         return list(self._scheduler)
 
     def run(self) -> None:
-        """Works for ever; waits without cost when there is nothing to do."""
-        while True:
-            self.take()
+        """Works until it is told to end; waits without cost when there is nothing to do."""
+        while self.take():
             self.step()
+        for answer in self.answers:
+            self.remove(answer)
+        self._prefixes.write()
 
-    def take(self) -> None:
-        """Carries out the commands that have come; waits for one when nothing runs."""
+    def take(self) -> bool:
+        """Carries out the commands that have come; waits for one when nothing runs. False: the end has come."""
+        until = time.monotonic() + TAKE_S
         while not self._scheduler or not self._inbox.empty():
             if self._inbox.empty():
                 self._prefixes.write()  # now is the time: nobody waits
             match self._inbox.get():
+                case words.End():
+                    return False
                 case words.Request() as request:
                     self._accept(request)
                 case words.Cancel(id):
                     for answer in filter(lambda a: a.id == id, self.answers):
                         self.remove(answer)
+            if self._scheduler and time.monotonic() > until:
+                break  # the running answers have waited long enough
+        return True
 
     def step(self) -> None:
         """One call of the native kernel, and what comes of it."""
@@ -82,14 +91,12 @@ class Loop:
             return
         rows = self._fill(slices)
         started = time.monotonic()
-        self._beat.enter()
         try:
-            self._model.decode()
+            with self._beat.inside_for():
+                self._model.decode()
         except DecodeError as error:
             self._give_up(slices, error)
             return
-        finally:
-            self._beat.leave()
         self._learn(self._model.batch.n, started)
         for s, row in zip(slices, rows, strict=True):
             s.sequence.n_read = s.stop
@@ -120,9 +127,9 @@ class Loop:
 
     def _accept(self, request: words.Request) -> None:
         """Whatever can be refused is refused here, before the request waits for anything."""
-        self._beat.enter(request.id)
         try:
-            tokens = self._prompter.tokens(request.messages, self._model.n_ctx - 1)
+            with self._beat.inside_for(request.id):
+                tokens = self._prompter.tokens(request.messages, self._model.n_ctx - 1)
         except TooLongError as error:
             message = f"This model's maximum context length is {self._model.n_ctx} tokens. However, your messages resulted "
             message += f"in {error}. Please reduce the length of the messages."
@@ -131,23 +138,25 @@ class Loop:
         except (PromptError, TokenizeError) as error:
             self._send(words.Failed(request.id, Trouble.BAD_PROMPT, str(error)))
             return
-        finally:
-            self._beat.leave()
         pieces = [self._model.vocabulary.piece(token) for token in request.done]
         answer = Answer.new(request, tokens, self._model.sampler(request.sampling), pieces)
         self._scheduler.add(answer)
         self._send(words.Accepted(request.id, answer.n_prompt))
+        if request.done and (answer.n_wanted <= 0 or len(tokens) + len(request.done) >= self._model.n_ctx):
+            self._finish(answer, Reason.MAX_TOKENS if answer.n_wanted <= 0 else Reason.CONTEXT)  # only its end got lost
 
     def _admit(self) -> None:
         """Gives free slots to those who wait, and to each of them what is known of its prompt."""
-        if answer := self._scheduler.in_the_way():
-            self._finish(answer, Reason.MAX_TOKENS)
+        for answer in self._scheduler.in_the_way():
+            self._finish(answer, Reason.GAVE_WAY)
         for answer in self._scheduler.admit():
             answer.admitted = time.monotonic()
             self._recall(answer)
         for answer in self._scheduler.running:
             leader = answer.leader
-            if leader and (leader.slot is None or leader.n_read >= n_common(leader.tokens, answer.tokens)):
+            if leader and (not leader.reading or leader.n_read >= n_common(leader.tokens, answer.tokens)):
+                self._recall(answer)  # also when it was cancelled: then it has no slot, and what it read is in the tree
+            elif leader and leader.slot is None:
                 self._recall(answer)
 
     def _recall(self, answer: Answer) -> None:
@@ -166,8 +175,8 @@ class Loop:
             elif n_live >= n_kept + N_LEAST:
                 answer.leader = live
                 return
-        if answer.n_read == 0 and path:
-            answer.n_read = self._restore(answer, path)
+        if answer.n_read == 0 and n_kept >= N_LEAST:
+            self._restore(answer, path)
         answer.n_cached = min(answer.n_read, answer.n_prompt)
 
     def _live(self, answer: Answer, n_most: int) -> Iterator[tuple[int, Answer]]:
@@ -175,17 +184,23 @@ class Loop:
         for other in self._scheduler.running:
             if other is not answer and other.admitted and not other.leader:  # else it has not been looked at itself yet
                 n = min(n_common(other.tokens, answer.tokens), n_most)
-                yield (min(n, other.n_read) if other.background or not other.reading else n), other
+                yield (n if other.reading and not other.background else min(n, other.n_read)), other
 
-    def _restore(self, answer: Answer, path: list[Piece]) -> int:
+    def _restore(self, answer: Answer, path: list[Piece]) -> None:
+        """Puts the known states back, as far as they can be read and fit."""
         assert answer.slot is not None
-        self._beat.enter(answer.id)
-        n = self._model.restore(answer.slot, self._prefixes.load(path))
-        self._beat.leave()
-        return n
+        for i, piece in enumerate(path):
+            with self._beat.inside_for(answer.id):
+                state = self._prefixes.read(piece)
+                if not state or not self._model.restore(answer.slot, state, answer.n_read, piece.stop):
+                    self._prefixes.forget(piece)
+                    path = path[:i]
+                    break
+            answer.n_read = piece.stop
+        self._prefixes.use(path)
 
     def _guess(self, answering: list[Answer]) -> None:
-        n_left = DRAFT_MAX if self._drafts else 0
+        n_left = DRAFT_MAX if self._drafts and not self._scheduler.reading else 0  # a prompt can use the room better
         for answer in answering:
             n_most = min(n_left, self._model.n_ctx - len(answer.tokens), answer.n_wanted - 1) if n_left else 0
             answer.draft = answer.lookup.guess(len(answering) - 1, self._costs, n_most) if n_most > 0 else []
@@ -194,14 +209,13 @@ class Loop:
     def _sample(self, answer: Answer, row: int) -> None:
         """The next token, and as many more as were guessed right."""
         if answer.background:
-            self._finish(answer, Reason.MAX_TOKENS)
+            self._finish(answer, Reason.READ)
             return
         draft, answer.draft = answer.draft, []
         n_right = 0
         for guessed in (*draft, None):
-            self._beat.enter(answer.id)
-            token = self._model.sample(answer.sampler, row + n_right)
-            self._beat.leave()
+            with self._beat.inside_for(answer.id):
+                token = self._model.sample(answer.sampler, row + n_right)
             if not self._deliver(answer, token):
                 return
             if token != guessed:
@@ -246,9 +260,7 @@ class Loop:
         if slot is None:
             return
         if keep and self._model.keeps_states:
-            tokens = answer.tokens[: answer.n_read]
-            if n := self._prefixes.n_missing(tokens):
-                self._prefixes.add(tokens, n, self._model.state(slot, len(tokens) - n, len(tokens)))
+            self._prefixes.add(answer.tokens[: answer.n_read], functools.partial(self._model.state, slot))
         self._model.cut(slot, 0)
 
     def _look_at_clocks(self) -> None:
@@ -259,7 +271,7 @@ class Loop:
                 self.remove(answer)
 
     def _give_up(self, slices: list[Slice[Answer]], error: DecodeError) -> None:
-        """A failed step leaves the context in doubt, so everybody in it is told; the others start afresh."""
+        """A failed step leaves the sequences in it in doubt, so those are told and forgotten; the others go on."""
         log.error("A step of %d sequences failed: %s", len(slices), error)
         for s in slices:
             self.remove(s.sequence, keep=False)

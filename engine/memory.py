@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from engine import cgroup
 from engine.request import DEFAULT_CTX, Config
 
-CGROUP_FOLDER = Path("/sys/fs/cgroup")
 BASE_BYTES = 90 * 2**20  # the interpreter, llama.cpp and the worker's own things
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}  # of one number in the context
+MASK_BYTES = 4 + 2  # of the mask and its copy, by token in a step and token of context
 STEP = 256  # a context is offered in multiples of so many tokens
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # GGUF's value types
 STRING, ARRAY = 8, 9
@@ -36,42 +37,48 @@ class Shape:
     n_ctx_train: int
     n_kv: int  # numbers per token of context, all layers
     n_widest: int  # numbers per token in the widest layer
+    n_vocab: int
 
 
-def check(path: Path, config: Config, n_batch: int) -> None:
+def check(path: Path, config: Config, n_batch: int, n_outputs: int) -> None:
     """Raises DoesNotFitError. A file that is no GGUF passes: the loader says it better."""
     shape = read(path)
     if not shape:
         return
-    ctx, n_slots = config.n_ctx or min(shape.n_ctx_train, DEFAULT_CTX), config.n_slots
+    n_slots = config.n_slots
+    ctx = (config.n_ctx or min(shape.n_ctx_train, DEFAULT_CTX)) * n_slots
+    kv, mask = shape.n_kv * KV_BYTES[config.kv_type], MASK_BYTES * n_batch  # by token of context
+    fixed = BASE_BYTES + 4 * n_batch * shape.n_widest + 4 * n_outputs * shape.n_vocab
     free = available()
-    kv_token = shape.n_kv * KV_BYTES[config.kv_type] * n_slots
-    rest = shape.file_bytes + BASE_BYTES + 4 * n_batch * shape.n_widest
-    if rest + kv_token * ctx <= free:
+    if shape.file_bytes + fixed + (kv + mask) * ctx <= free:
         return
-    largest = int((free - rest) / kv_token) // STEP * STEP
+    largest = int((free - shape.file_bytes - fixed) / (kv + mask) / n_slots) // STEP * STEP
     advice = f"a --ctx of {largest} would fit" if largest >= STEP else "no context would fit"
     if n_slots > 1:
         advice += "; fewer --slots take less"
-    context = f"{kv_token * ctx / 1e6:,.0f} MB for {n_slots} x {ctx:,} tokens of context"
-    sizes = f"{shape.file_bytes / 1e6:,.0f} MB of weights + {context} + {(rest - shape.file_bytes) / 1e6:,.0f} MB of buffers"
-    free_mb = f"{free / 1e6:,.0f} MB"
-    raise DoesNotFitError(f"{path.name} does not fit into memory: {sizes}, and {free_mb} are free. {advice.capitalize()}.")
+    sizes = (
+        f"{shape.file_bytes / 1e6:,.0f} MB of weights + {kv * ctx / 1e6:,.0f} MB for {n_slots} x {ctx // n_slots:,} tokens"
+    )
+    sizes += f" of context + {(fixed + mask * ctx) / 1e6:,.0f} MB of buffers, and {free / 1e6:,.0f} MB are free"
+    raise DoesNotFitError(f"{path.name} does not fit into memory: {sizes}. {advice.capitalize()}.")
 
 
 def available() -> int:
     """Bytes that can be had without swapping, in this container. What only caches files counts as free."""
     free = psutil.virtual_memory().available
-    for limit, usage, cached in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        try:
-            most, used = (int((CGROUP_FOLDER / name).read_text()) for name in (limit, usage))
-            lines = (CGROUP_FOLDER / limit).with_name("memory.stat").read_text().splitlines()
-        except (OSError, ValueError):  # another version, or "max": no limit
-            continue
-        free = min(free, most - used + sum(int(line.split()[1]) for line in lines if line.split()[0] == cached))
+    for folder in cgroup.folders("memory"):
+        for limit, usage, prefix in (
+            ("memory.max", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ):
+            try:
+                most, used = (int((folder / name).read_text()) for name in (limit, usage))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):  # another version, or "max": no limit
+                continue
+            # A model file that was used often is "active", and still only a cache of the disk.
+            files = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+            free = min(free, most - used + files)
     return max(0, free)
 
 
@@ -88,7 +95,7 @@ def read(path: Path) -> Shape | None:
         per_head = sum(found.get(f"attention.{name}_length", n_embd // n_head) for name in ("key", "value"))
         n_ff = found["feed_forward_length"]
         widest = 2 * (max(n_ff) if isinstance(n_ff, list) else n_ff) + 4 * n_embd
-        return Shape(size, found["context_length"], n_heads_kv * per_head, widest)
+        return Shape(size, found["context_length"], n_heads_kv * per_head, widest, found.get("n_vocab", 0))
     except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError, struct.error, OverflowError, MemoryError):
         return None
 
@@ -101,13 +108,16 @@ def _header(file: BinaryIO) -> dict[str, Any]:
     arch, found = "", {}
     for _ in range(n_pairs):
         key = _string(file)
+        if key == "tokenizer.ggml.tokens":
+            found["n_vocab"] = struct.unpack("<IIQ", file.read(16))[2]
+            if all(name in found for name in KEYS):
+                break  # what follows is long, and the architecture stands before it in every file of llama.cpp's converter
+            file.seek(-16, 1)
         value = _value(file, *struct.unpack("<I", file.read(4)))
         if key == "general.architecture":
             arch = f"{value}."
         elif arch and key.startswith(arch):
             found[key.removeprefix(arch)] = value
-        elif key.startswith("tokenizer.") and all(name in found for name in KEYS):
-            break  # the vocabulary: long, and after the architecture in every file that llama.cpp's converter wrote
     return found
 
 

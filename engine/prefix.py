@@ -16,12 +16,13 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.states import Record, State, States
 
-N_LEAST = 16  # fewer new tokens are not worth a node
+N_LEAST = 8  # fewer new tokens are not worth a node
+N_MOST = 256  # more would be read whole for the sake of the first few of them
 
 
 @dataclass(eq=False)
@@ -82,33 +83,43 @@ class Prefixes:
             path.append(Piece(node, n))
         return path
 
-    def load(self, pieces: list[Piece]) -> Iterator[tuple[State, int]]:
-        """Their states, each with the position before which it is good; ends early where one cannot be read any more."""
-        for i, piece in enumerate(pieces):
-            node = piece.node
-            state = self._states.read(node.id) if node.state is None else node.state
-            if state is None or len(state) != node.n_bytes:
-                self._forget(node)
-                break
-            if node.state is None and node.n_bytes <= self._ram_bytes:
-                node.state = state
-                self._n_ram_bytes += node.n_bytes
-            self._touch(pieces[: i + 1])
-            yield state, piece.stop
+    def read(self, piece: Piece) -> State | None:
+        """A piece's state; None when it cannot be read any more."""
+        node = piece.node
+        state = self._states.read(node.id) if node.state is None else node.state
+        if state is None or len(state) != node.n_bytes:
+            return None
+        if node.state is None and node.n_bytes <= self._ram_bytes:
+            node.state = state
+            self._n_ram_bytes += node.n_bytes
+        return state
+
+    def use(self, path: list[Piece]) -> None:
+        """Notes that these were used just now."""
+        self._touch(path)
         self._shrink_ram()
 
-    def n_missing(self, tokens: list[int]) -> int:
-        """How many of the last of these tokens have no state yet that would be worth keeping."""
-        path = self.match(tokens)
-        self._touch(path)
-        n = len(tokens) - (path[-1].stop if path else 0)
-        return n if n >= N_LEAST and self._ram_bytes else 0
+    def forget(self, piece: Piece) -> None:
+        """Takes a piece out whose state is of no use, and all that hangs on it: nothing could reach it."""
+        self._forget(piece.node)
 
-    def add(self, tokens: list[int], n: int, state: State) -> None:
-        """Keeps the state of the last n of these tokens; n is what `n_missing` said of them."""
+    def add(self, tokens: list[int], state_of: Callable[[int, int], State]) -> None:
+        """Keeps the state of these tokens, as far as it is not known yet, in nodes of at most N_MOST tokens.
+
+        `state_of` gives the state of the positions from one number to before another.
+        """
         path = self.match(tokens)
         start = path[-1].stop if path else 0
-        if len(state) > self._ram_bytes or start != len(tokens) - n:
+        if not self._ram_bytes or len(tokens) - start < N_LEAST:
+            self._touch(path)
+        while self._ram_bytes and len(tokens) - start >= N_LEAST:
+            stop = min(len(tokens), (start // N_MOST + 1) * N_MOST)
+            self._add(tokens[:stop], start, state_of(start, stop))
+            start = stop
+
+    def _add(self, tokens: list[int], start: int, state: State) -> None:
+        path = self.match(tokens)
+        if len(state) > self._ram_bytes or start != (path[-1].stop if path else 0):
             return
         self._hang(path[-1].node if path else self._root, start, tokens[start:], len(state), state)
         self._n_ram_bytes += len(state)
@@ -117,7 +128,11 @@ class Prefixes:
 
     def write(self) -> None:
         """Begins to write what is not on disk yet: for when nothing else is to do."""
-        for node in list(self._nodes.values()):
+        room = self._states.limit_bytes
+        for node in reversed(list(self._nodes.values())):
+            room -= node.n_bytes
+            if room < 0:
+                break  # older ones would only be written to be removed again
             self._write(node)
         self._shrink_disk()
 
@@ -143,26 +158,24 @@ class Prefixes:
         for node in list(self._nodes.values()):
             if self._n_ram_bytes <= self._ram_bytes:
                 break
-            if node.state is not None:
+            if node.state is not None and node.id in self._nodes:
                 self._write(node)
                 if self._states.holds(node.id):
                     node.state = None
                     self._n_ram_bytes -= node.n_bytes
-                elif node.id in self._nodes:
+                else:
                     self._forget(node)
         self._shrink_disk()
 
     def _shrink_disk(self) -> None:
         """Lets the least recently used go from disk."""
-        for node in list(self._nodes.values()):
-            if not self._states.full:
-                break
+        oldest = iter(list(self._nodes.values()))
+        while self._states.full() and (node := next(oldest, None)):
             self._states.remove(node.id)
             if node.state is None and node.id in self._nodes:
                 self._forget(node)
 
     def _forget(self, node: Node) -> None:
-        """Takes a node out of the tree, and all that hangs on it: nothing could reach it."""
         for child in list(node.children.values()):
             self._forget(child)
         if self._nodes.pop(node.id, None):

@@ -25,14 +25,18 @@ class Process:
 
     def __init__(self) -> None:
         self.beat = Beat()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.worker", str(self.beat.descriptor)],
-            cwd=ROOT,
-            env=os.environ | threads.environment(),
-            pass_fds=[self.beat.descriptor],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "engine.worker", str(self.beat.descriptor)],
+                cwd=ROOT,
+                env=os.environ | threads.environment(),
+                pass_fds=[self.beat.descriptor],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        except OSError:
+            self.beat.close()
+            raise
         assert self._process.stdin
         assert self._process.stdout
         self._input, self._output = self._process.stdin, self._process.stdout

@@ -45,6 +45,8 @@ class Reason(StrEnum):
     LOOP = "loop"  # loop_stop
     MAX_TOKENS = "max_tokens"
     CONTEXT = "context"  # it is full
+    READ = "read"  # a background request: the whole prompt is
+    GAVE_WAY = "gave_way"  # a background request: its slot was needed
 
     @property
     def finish_reason(self) -> str:
@@ -99,6 +101,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class End:
+    """The front is gone or going: keep what is worth keeping, and end."""
+
+
+@dataclass(frozen=True)
 class Config:
     """What a worker is told before anything else."""
 
@@ -110,7 +117,7 @@ class Config:
     draft: bool = True  # whether to guess tokens ahead where that pays
     slice_s: float | None = None  # how long a step with a slice of a prompt may keep readers waiting; None: by measure
     ram_bytes: int = 2**29  # for states of prefixes read before
-    disk_bytes: int = 2**32  # the same, in the cache folder
+    disk_bytes: int = 2**31  # the same, in the cache folder
     cache_dir: str | None = None  # None: nothing on disk
     limits: Limits = field(default_factory=Limits)
 
@@ -176,7 +183,7 @@ class Failed:
     message: str  # a sentence for the caller
 
 
-Command = Config | Request | Cancel
+Command = Config | Request | Cancel | End  # the last one only within the worker
 Event = Accepted | Delta | Finished | Failed
 Word = Command | Ready | LoadFailed | Event
 

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from engine.costs import Costs
+from engine.costs import PATIENCE, Costs
+from engine.request import Config
 
-PATIENCE = 2.5  # a step with a slice of a prompt in it may take so many times as long as one without
-ALONE_S = 1.0  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
+ALONE_S = 0.5  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
 SLICE_MAX = 512  # tokens of prompts in a step
+DRAFT_MAX = 15  # guessed tokens in a step, of all answers together
 
 
 @dataclass(eq=False)
@@ -47,6 +48,12 @@ class Sequence:
     def reading(self) -> bool:
         """Whether there are any."""
         return self.n_read < self.n_given
+
+
+def step_size(config: Config) -> tuple[int, int]:
+    """The most tokens in a step, and the most of them after which a token is sampled or a guess verified."""
+    n_outputs = config.n_slots + DRAFT_MAX
+    return n_outputs + SLICE_MAX, n_outputs
 
 
 S = TypeVar("S", bound=Sequence)
@@ -119,11 +126,15 @@ class Scheduler(Generic[S]):
             admitted.append(sequence)
         return admitted
 
-    def in_the_way(self) -> S | None:
-        """A background sequence whose slot somebody waits for."""
-        if self._free or all(s.background for s in self._waiting):
-            return None
-        return next((s for s in self._running.values() if s.background), None)
+    def in_the_way(self) -> list[S]:
+        """Background sequences whose slots are waited for."""
+        n = sum(not s.background for s in self._waiting) - len(self._free)
+        return [s for s in self._running.values() if s.background][: max(0, n)]
+
+    @property
+    def reading(self) -> bool:
+        """Whether somebody waits for the reading of a prompt."""
+        return any(s.reading and not s.background for s in self._running.values())
 
     def answering(self) -> list[S]:
         """The running answers whose next token is to be computed in this step."""
@@ -149,7 +160,7 @@ class Scheduler(Generic[S]):
     def _budget(self, n_answering: int, n_tokens: int) -> int:
         if not n_answering:
             return min(SLICE_MAX, self._costs.room(0, ALONE_S))
-        limit_s = self._slice_s or PATIENCE * self._costs(n_answering) * self._costs.load
+        limit_s = self._slice_s or PATIENCE * self._costs(n_answering) * self._costs.slowness
         return min(SLICE_MAX, self._costs.room(n_tokens, limit_s))
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Computed states (KV) on disk: one file each, written beside and renamed, checked when read. Trouble of any kind is a miss.
 
-A file is a line of JSON, the tokens, and the state, both under one SHA-256. Writing happens in a thread of its own, so no
-step waits for a disk. Knows nothing of what the bytes mean, nor of their order of use.
+A file is a line of JSON, the tokens, and the state; the last two under one SHA-256. Writing happens in a thread of its own,
+so no step waits for a disk. Knows nothing of what the bytes mean, nor of their order of use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import logging
 import os
 import queue
 import shutil
+import sys
 import threading
+import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,22 +50,26 @@ class States:
         self._limit_bytes = limit_bytes
         self._sizes: dict[str, int] = {}  # bytes by id, of files and of those still to be written
         self._pending: dict[str, State] = {}
-        self._n_other_bytes = 0
+        self._others: list[tuple[int, Path]] = []  # sizes and files of other models, the oldest last
+        self._last_use = 0
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         if self._folder and folder:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._n_other_bytes = _prune(folder, self._folder, limit_bytes)
+                self._others = _others(folder, self._folder)
             except OSError as error:
                 log.warning("Nothing is kept on disk: %s: %s", self._folder, error.strerror)
                 self._folder = None
         if self._folder:
             threading.Thread(target=self._work, name="states", daemon=True).start()
 
-    @property
     def full(self) -> bool:
-        """Whether something should go."""
-        return bool(self._sizes) and sum(self._sizes.values()) + self._n_other_bytes > self._limit_bytes
+        """Whether something should go. Other models' files go first, without being asked."""
+        n_mine = sum(self._sizes.values())
+        while self._others and n_mine + sum(size for size, _ in self._others) > self._limit_bytes:
+            path = self._others.pop()[1]
+            self._jobs.put(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
+        return n_mine > self._limit_bytes
 
     def records(self) -> list[Record]:
         """What is there, the least recently used first. Files that make no sense are removed."""
@@ -73,8 +79,14 @@ class States:
                 records.append(_record(path))
                 self._sizes[path.stem] = records[-1].n_bytes
             except (OSError, ValueError, KeyError, TypeError):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
         return sorted(records, key=lambda record: record.used)
+
+    @property
+    def limit_bytes(self) -> int:
+        """How much may be kept."""
+        return self._limit_bytes if self._folder else 0
 
     def holds(self, id: str) -> bool:
         """Whether it is on disk, or will be."""
@@ -92,15 +104,15 @@ class States:
 
     def read(self, id: str) -> State | None:
         """A state; None when it is not there, cut or corrupt."""
-        if id in self._pending:
-            return self._pending[id]
+        if pending := self._pending.get(id):  # one look: it can be written and gone in between
+            return pending
         if not self._folder or id not in self._sizes:
             return None
         try:
             with self._path(id).open("rb") as file:
                 header = json.loads(file.readline(HEADER_BYTES))
                 tokens, state = file.read(4 * header["n_tokens"]), file.read()
-            if header["version"] == VERSION and hashlib.sha256(tokens + state).hexdigest() == header["sha256"]:
+            if header["version"] == VERSION and _digest(tokens, state) == header["sha256"]:
                 return state
             log.warning("%s is corrupt; its tokens will be computed again", self._path(id))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -110,7 +122,9 @@ class States:
     def touch(self, id: str) -> None:
         """Notes that it was used now."""
         if self._folder and id in self._sizes:
-            self._jobs.put(lambda: os.utime(self._path(id)))
+            self._last_use = max(time.time_ns(), self._last_use + 1)  # two uses are never equal: their order counts
+            times = (self._last_use, self._last_use)
+            self._jobs.put(lambda: os.utime(self._path(id), ns=times))
 
     def remove(self, id: str) -> None:
         """Forgets a state."""
@@ -128,6 +142,8 @@ class States:
         return self._folder / f"{id}.kv"
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # there a thread has a priority of its own: the steps come first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while True:
             with contextlib.suppress(OSError):  # a full or failing disk: a miss later
                 self._jobs.get()()
@@ -136,7 +152,7 @@ class States:
         beside = self._path(record.id).with_suffix(f".{os.getpid()}")
         tokens = array("i", record.tokens).tobytes()
         header = {"version": VERSION, "parent": record.parent, "start": record.start, "n_tokens": len(record.tokens)}
-        header["sha256"] = hashlib.sha256(tokens + state).hexdigest()
+        header["sha256"] = _digest(tokens, state)
         try:
             if shutil.disk_usage(beside.parent).free < FREE_BYTES + len(state):
                 raise OSError("the disk is full")
@@ -152,6 +168,12 @@ class States:
             self._pending.pop(record.id, None)
 
 
+def _digest(tokens: bytes, state: State) -> str:
+    digest = hashlib.sha256(tokens)
+    digest.update(state)  # not joined with the tokens first: that would copy many megabytes
+    return digest.hexdigest()
+
+
 def _record(path: Path) -> Record:
     """Raises OSError, ValueError, KeyError or TypeError when the file is none of ours."""
     with path.open("rb") as file:
@@ -165,17 +187,9 @@ def _record(path: Path) -> Record:
     return Record(path.stem, header["parent"], header["start"], tokens.tolist(), n_bytes, status.st_mtime_ns)
 
 
-def _prune(root: Path, mine: Path, limit_bytes: int) -> int:
-    """Removes the oldest files of other models while all together are too many; the bytes those still have."""
+def _others(root: Path, mine: Path) -> list[tuple[int, Path]]:
+    """Sizes and files of other models, the oldest last."""
     for cut_off in mine.glob("*.[0-9]*"):  # half-written when an earlier server was killed
         cut_off.unlink(missing_ok=True)
-    files = sorted(((path.stat(), path) for path in root.glob("*/*.kv")), key=lambda pair: pair[0].st_mtime_ns)
-    total = sum(status.st_size for status, _ in files)
-    others = [(status.st_size, path) for status, path in files if path.parent != mine]
-    n_others = sum(size for size, _ in others)
-    for size, path in others:
-        if total <= limit_bytes:
-            break
-        path.unlink(missing_ok=True)
-        total, n_others = total - size, n_others - size
-    return n_others
+    files = [(path.stat(), path) for path in root.glob("*/*.kv") if path.parent != mine]
+    return [(status.st_size, path) for status, path in sorted(files, key=lambda pair: -pair[0].st_mtime_ns)]

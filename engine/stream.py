@@ -62,6 +62,7 @@ class Stream:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._accepted = False
         self._tokens: list[int] = []  # of the answer, as far as their text was delivered
+        self.background = request.background
         self.n_strikes = 0  # workers that ended while this request was in them
 
     def put(self, event: Event) -> None:

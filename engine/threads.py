@@ -7,8 +7,9 @@ from pathlib import Path
 
 import psutil
 
+from engine import cgroup
+
 CPU_FOLDER = Path("/sys/devices/system/cpu")
-CGROUP_FOLDER = Path("/sys/fs/cgroup")
 
 
 def count() -> int:
@@ -18,9 +19,7 @@ def count() -> int:
     """
     cpus = allowed()
     limits = [len(cpus), _n_cores(cpus)]
-    quota = _quota(CGROUP_FOLDER)
-    if quota is not None:
-        limits.append(max(1, int(quota)))
+    limits += [max(1, int(quota)) for folder in cgroup.folders("cpu") if (quota := _quota(folder)) is not None]
     return max(1, min(limits))
 
 
@@ -49,14 +48,14 @@ def _n_cores(cpus: set[int]) -> int:
     return len(cores)
 
 
-def _quota(cgroup: Path) -> float | None:
-    """CPUs' worth of time that the control group grants (version 2, then 1); None: no limit."""
+def _quota(folder: Path) -> float | None:
+    """CPUs' worth of time that a control group grants (version 2, then 1); None: no limit."""
     try:
-        if (cgroup / "cpu.max").exists():
-            quota, period = (cgroup / "cpu.max").read_text().split()
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
         else:
-            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
     except (OSError, ValueError):
         return None
     return None if quota in ("max", "-1") else int(quota) / int(period)

@@ -16,23 +16,26 @@ import queue
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
+from engine import memory, threads
 from engine import request as words
-from engine import threads
 from engine.beat import Beat
 from engine.costs import Costs
-from engine.governor import Governor, Others
-from engine.loop import DRAFT_MAX, Loop
+from engine.governor import BUSY, Governor, Others
+from engine.loop import Loop
 from engine.native.model import Model, ModelError, build
 from engine.prefix import Prefixes
 from engine.prompt import PromptError
-from engine.scheduler import SLICE_MAX
+from engine.scheduler import step_size
 from engine.states import States
 
 log = logging.getLogger("engine")
+RAM_PART = 4  # of the free memory at most every so many-th byte is for prefixes
 FLUSH_S = 1.5  # for states still to be written when the worker ends
+ORIGINAL_CONTEXT = ".rope.scaling.original_context_length"
 END_BYTES = 2**20  # at both ends of a model file, to tell it from another of the same size
 
 
@@ -46,21 +49,26 @@ def speak(out: BinaryIO, word: words.Word) -> None:
 
 
 def listen(source: BinaryIO, inbox: queue.SimpleQueue[words.Command], states: list[States]) -> None:
-    """Reads commands for the main thread. At the end of input the process ends soon, even in the middle of a step."""
+    """Reads commands for the main thread. At the end of input the process ends, at the latest after FLUSH_S."""
     try:
         for line in source:
             inbox.put(words.load(line))
     finally:  # also when the front died in the middle of a line
-        for some in states:
-            some.flush(FLUSH_S)
+        if states:  # the loop has begun: what it knows is worth writing, but not worth waiting for longer
+            inbox.put(words.End())
+            time.sleep(FLUSH_S)
         os._exit(0)
 
 
-def identity(config: words.Config) -> str:
+def identity(config: words.Config, model: Model) -> str:
     """A name for all that a computed state depends on. Hashing the whole file would take longer than loading it."""
     path = Path(config.model_path)
     status = path.stat()
-    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns} {config.kv_type} {build()}".encode())
+    facts = f"{status.st_size} {status.st_mtime_ns} {config.kv_type} {build()}"
+    if any(key.endswith(ORIGINAL_CONTEXT) for key in model.vocabulary.metadata):
+        # Two sets of rotation factors: the size of the context decides which of them is used.
+        facts += f" {model.n_ctx * config.n_slots}"
+    digest = hashlib.sha256(facts.encode())
     with path.open("rb") as file:
         digest.update(file.read(END_BYTES))
         file.seek(max(0, status.st_size - END_BYTES))
@@ -77,8 +85,9 @@ def measured_costs(model: Model, config: words.Config, key: str) -> Costs:
         path = Path(config.cache_dir) / "costs" / f"{name}.json"
         if costs := Costs.read(path):
             return costs
+    others = Others()
     costs = Costs.measure(model.seconds, min(model.batch.size, model.n_ctx * config.n_slots))
-    if path:
+    if path and others() < BUSY:  # else it holds today, and is measured again the next time
         costs.save(path)
     return costs
 
@@ -100,12 +109,12 @@ def main() -> None:
     states: list[States] = []
     threading.Thread(target=listen, args=(source, inbox, states), daemon=True).start()
     try:
-        model = Model(config, config.n_slots + DRAFT_MAX + SLICE_MAX, config.n_slots + DRAFT_MAX)
-        key = identity(config)
+        model = Model(config, *step_size(config))
+        key = identity(config, model)
         costs = measured_costs(model, config, key)
         folder = Path(config.cache_dir) / "states" if config.cache_dir else None
         states.append(States(folder, key, config.disk_bytes if model.keeps_states else 0))
-        prefixes = Prefixes(config.ram_bytes, states[0])
+        prefixes = Prefixes(min(config.ram_bytes, memory.available() // RAM_PART), states[0])
         governor = Governor(config.n_threads, costs, Others())
         loop = Loop(model, config, (costs, governor, prefixes, beat), inbox, send)
     except (ModelError, PromptError) as error:
@@ -117,6 +126,8 @@ def main() -> None:
         )
     )
     loop.run()
+    states[0].flush(FLUSH_S)
+    os._exit(0)
 
 
 if __name__ == "__main__":

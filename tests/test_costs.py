@@ -38,7 +38,7 @@ def test_a_slower_machine_is_followed():
     costs = Costs({1: 0.02, 128: 1.0})
     for _ in range(200):
         costs.observe(1, 0.04)
-    assert costs.load == pytest.approx(2.0, rel=0.01)
+    assert costs.slowness == pytest.approx(2.0, rel=0.01)
 
 
 def test_what_is_measured_can_be_kept_and_read_again(tmp_path):

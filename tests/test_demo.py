@@ -97,8 +97,16 @@ FIGURES = {
 }
 
 
+BEYOND = {"lists, counting, poems", "says words after the user", "all kinds and names, after 1,500 tokens of chat"}
+
+
 def test_its_readme_has_a_figure_for_every_group_of_the_evaluation():
     assert list(FIGURES) == list(GROUPS)
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group not in BEYOND])
+def test_it_gets_nine_of_ten_right_in_each_group_that_it_promises(group):
+    assert FIGURES[group] >= 0.9
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -49,5 +49,25 @@ def test_wrong_guesses_end_the_guessing_and_right_ones_make_it_longer():
     assert lookup.guess(0, steep, 15) == []
 
 
+def test_what_would_have_been_guessed_right_brings_the_guessing_back():
+    tokens = [*TEXT, 1, *TEXT[:10]]
+    lookup = Lookup(tokens)
+    lookup.learn(0, 15)
+    lookup.learn(0, 15)
+    steep = Costs({1: 0.020, 4: 0.050, 8: 0.086, 16: 0.144, 32: 0.300})
+    silent = 0
+    while not lookup.guess(0, steep, 15):
+        tokens.append(TEXT[10 + silent])
+        silent += 1
+    assert 1 <= silent < 30
+
+
+def test_readers_beside_are_not_kept_waiting_for_a_long_guess():
+    lookup = Lookup([*TEXT, 1, *TEXT[:10]])
+    dear = Costs({1: 0.02, 2: 0.03, 5: 0.05, 9: 0.08, 17: 0.09, 32: 0.1})
+    assert len(lookup.guess(0, dear, 15)) == 15
+    assert len(lookup.guess(1, dear, 15)) == 3
+
+
 def test_there_is_never_more_than_is_wanted():
     assert len(Lookup([*TEXT, 1, *TEXT[:10]]).guess(0, CHEAP, 5)) == 5

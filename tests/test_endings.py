@@ -49,6 +49,13 @@ def test_code_and_reasoning_are_left_alone():
     assert ended(LONG + "\n```\n# One. Two. Three.\nx = 1.\ny = 2. \n") is None
 
 
+def test_sentences_of_reasoning_and_code_do_not_count_afterwards_either():
+    thought = "<think> " + "I think so. " * 30 + "</think>\n\n"
+    assert ended(thought + "It is four. That is sure. Really.") == thought + "It is four. That is sure."
+    code = LONG + "\n```\n# One. Two. Three.\n```\n"
+    assert ended(code + "It runs. It stops. Really.") == code + "It runs. It stops."
+
+
 def test_quotes_and_chinese_points_end_sentences_too():
     assert ended(LONG + '"Sing!" she said. "No." He left.') == LONG + '"Sing!" she said.'
     assert ended(LONG + "你好。 我很好。 再见。") == LONG + "你好。 我很好。"

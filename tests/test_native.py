@@ -120,9 +120,10 @@ def test_a_state_taken_out_in_pieces_and_put_back_gives_the_logits_of_the_tokens
     model.decode()
     fresh = model.logits(row).copy()
     n = len(tokens)
-    pieces = [(model.state(0, 0, 8), 6), (model.state(0, 6, n - 1), n - 1)]  # the first one is good for six of its eight
+    first, second = model.state(0, 0, 8), model.state(0, 6, n - 1)
     model.cut(0, 0)
-    assert model.restore(2, pieces) == n - 1
+    assert model.restore(2, first, 0, 6)  # six of its eight tokens are good
+    assert model.restore(2, second, 6, n - 1)
     model.copy(2, 3, n - 1)
     model.cut(2, 0)
     model.batch.clear()
@@ -133,7 +134,7 @@ def test_a_state_taken_out_in_pieces_and_put_back_gives_the_logits_of_the_tokens
 
 
 def test_a_state_that_makes_no_sense_is_a_miss_and_the_model_goes_on(model):
-    assert model.restore(0, [(b"senseless" * 100, 9)]) == 0
+    assert not model.restore(0, b"senseless" * 100, 0, 9)
     assert sampled(model, Sampling(), 3)
 
 

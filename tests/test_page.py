@@ -81,6 +81,16 @@ def test_an_answer_is_streamed_with_its_speed_under_it(server, open_page):
     expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
+def test_brief_answers_end_with_their_second_sentence_and_the_choice_is_remembered(server, open_page):
+    page = open_page(server)
+    page.get_by_label("Brief").check()
+    page.reload()
+    expect(page.get_by_label("Brief")).to_be_checked()
+    ask(page, "Tell me a story about a fox.")
+    expect(answers(page).locator(".facts")).to_contain_text("brief")
+    assert len(answers(page).locator(".text").inner_text()) < 400
+
+
 def test_the_chat_goes_on_with_what_was_said_before(server, open_page):
     page = open_page(server)
     ask(page, "My name is Anna.")

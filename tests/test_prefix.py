@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.prefix import N_LEAST, Prefixes, n_common
+from engine.prefix import N_LEAST, N_MOST, Prefixes, n_common
 from engine.states import States
 
 N_BYTES = 10  # of one token's state
@@ -31,18 +31,28 @@ def state_of(tokens: Tokens) -> bytes:
 
 def keep(prefixes: Prefixes, tokens: Tokens) -> int:
     """Adds what is missing, as the worker does; how many tokens that were."""
-    n = prefixes.n_missing(tokens)
-    if n:
-        prefixes.add(tokens, n, state_of(tokens[len(tokens) - n :]))
-    return n
+    parts = []
+
+    def state(start: int, stop: int) -> bytes:
+        parts.append(stop - start)
+        return state_of(tokens[start:stop])
+
+    prefixes.add(tokens, state)
+    return sum(parts)
 
 
 def known(prefixes: Prefixes, tokens: Tokens) -> int:
     """How many tokens can be restored; checks that what comes back is theirs."""
-    n = 0
-    for state, stop in prefixes.load(prefixes.match(tokens)):
-        assert bytes(state[: (stop - n) * N_BYTES]) == state_of(tokens[n:stop])
-        n = stop
+    n, path = 0, prefixes.match(tokens)
+    for i, piece in enumerate(path):
+        state = prefixes.read(piece)
+        if state is None:
+            prefixes.forget(piece)
+            path = path[:i]
+            break
+        assert bytes(state[: (piece.stop - n) * N_BYTES]) == state_of(tokens[n : piece.stop])
+        n = piece.stop
+    prefixes.use(path)
     return n
 
 
@@ -64,6 +74,14 @@ def test_what_two_conversations_share_is_kept_once():
     assert keep(prefixes, SYSTEM + talk(2)) == 50
     assert keep(prefixes, SYSTEM + talk(2) + talk(3)) == 50
     assert known(prefixes, SYSTEM + talk(2) + talk(3) + talk(4)) == 200
+
+
+def test_long_prompts_are_kept_in_pieces_so_that_a_few_tokens_cost_no_more_than_one_piece():
+    prefixes = Prefixes(MUCH, none())
+    assert keep(prefixes, talk(1, 1000)) == 1000
+    assert [piece.stop for piece in prefixes.match(talk(1, 1000))] == [N_MOST, 2 * N_MOST, 3 * N_MOST, 1000]
+    assert len(prefixes.match(talk(1, 20) + talk(2))) == 1
+    assert known(prefixes, talk(1, 600) + talk(2)) == 600
 
 
 def test_a_few_new_tokens_are_not_kept():
@@ -113,7 +131,9 @@ def test_the_disk_keeps_to_its_limit_counting_other_models_files_too(tmp_path):
             prefixes.write()
         assert states.flush(10)
         assert total() < 40_000  # the limit counts states; each file has a header and tokens, too
-    on_disk(tmp_path, 10_000, "three")
+    states = on_disk(tmp_path, 10_000, "three")
+    Prefixes(MUCH, states)
+    assert states.flush(10)
     assert total() <= 10_000
 
 

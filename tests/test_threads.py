@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import threads
+from engine import cgroup, threads
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(siblings + "\n")
     monkeypatch.setattr(threads, "CPU_FOLDER", tmp_path / "cpu")
-    monkeypatch.setattr(threads, "CGROUP_FOLDER", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup, "OWN", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     return tmp_path
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import llama_cpp
@@ -155,21 +154,13 @@ class Model:
         self.cut(self._passing, 0)
         return state[:n] if n < len(state) else state
 
-    def restore(self, slot: int, states: Iterable[tuple[bytes | bytearray, int]]) -> int:
-        """Puts states back one after another, each good for the positions before its number; how many tokens are known then.
-
-        A state that does not fit ends it there.
-        """
-        known = 0
-        for state, stop in states:
-            n = llama_cpp.llama_state_seq_set_data(self._context, _address(state), len(state), self._passing)
-            if n != len(state):
-                self.cut(self._passing, 0)
-                break
-            llama_cpp.llama_memory_seq_cp(self._memory, self._passing, slot, known, stop)
-            self.cut(self._passing, 0)
-            known = stop
-        return known
+    def restore(self, slot: int, state: bytes | bytearray, start: int, stop: int) -> bool:
+        """Puts these positions of a state into a sequence; False when the state does not fit this context."""
+        n = llama_cpp.llama_state_seq_set_data(self._context, _address(state), len(state), self._passing)
+        if n == len(state):
+            llama_cpp.llama_memory_seq_cp(self._memory, self._passing, slot, start, stop)
+        self.cut(self._passing, 0)
+        return n == len(state)
 
 
 def build() -> str:

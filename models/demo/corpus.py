@@ -14,9 +14,9 @@ N_MILLION = "5.6"  # parameters; export.py checks it
 
 # How often each group is asked. Sums that are not in the last turn teach nothing: the template strips their thinking
 # from the history, so they are left to the end of a chat.
-WEIGHTS = {"topic": 26, "fact": 13, "talk": 17, "unknown": 23, "story": 2.5, "list": 11, "poem": 1.5}
-WEIGHTS |= {"sum": 2, "tell": 7, "name": 7, "echo": 8}
-LAST_WEIGHTS = WEIGHTS | {"sum": 22, "tell": 5, "name": 9}
+WEIGHTS = {"topic": 30, "fact": 13, "talk": 18, "unknown": 24, "story": 2.5, "list": 9, "poem": 1.5}
+WEIGHTS |= {"sum": 2, "tell": 10, "name": 8, "echo": 9}
+LAST_WEIGHTS = WEIGHTS | {"sum": 16, "tell": 5, "name": 26}
 
 
 class Talk:
@@ -38,9 +38,14 @@ class Talk:
         self.chat += [("user", question), ("assistant", answer)]
 
     def add_any(self, last: bool) -> None:
-        """A turn of any group."""
+        """A turn of any group. Before a name is asked for it is told, mostly: else "not told yet" is a safe guess."""
         weights = LAST_WEIGHTS if last else WEIGHTS
-        self.add_turn(self.rng.choices(list(weights), list(weights.values()))[0])
+        group = self.rng.choices(list(weights), list(weights.values()))[0]
+        if group == "name" and not self.name and self.rng.random() < 0.8:
+            self.add_turn("tell")
+            for _ in range(self.rng.choice((0, 1, 1, 2, 3))):
+                self.add_turn(self.rng.choice(("topic", "fact", "talk", "unknown", "topic")))
+        self.add_turn(group)
 
     def _turn(self, group: str) -> Turn:
         rng = self.rng

@@ -1,6 +1,6 @@
 """Trains the tokenizer and the network on the generated corpus: `python -m models.demo.train`.
 
-Everything follows from the seed. Two cores need about an hour; a GPU is used when there is one. Files: build/demo/.
+Everything follows from the seed. Two cores need an hour and a half; a GPU is used when there is one. Files: build/demo/.
 """
 
 import argparse
@@ -148,7 +148,7 @@ class Training:
 def main() -> None:
     """The tokenizer first, then the network."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2500, help="training steps of 4,096 tokens each")
+    parser.add_argument("--steps", type=int, default=4000, help="training steps of 4,096 tokens each")
     parser.add_argument("--seed", type=int, default=1, help="another seed makes another corpus and another model")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of a training that was cut off")
     args = parser.parse_args()

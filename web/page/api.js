@@ -29,8 +29,8 @@ export async function modelName() {
 }
 
 // Yields the chunks of an answer as they come. Aborting the signal stops the server's work too.
-export async function* answer(messages, signal) {
-  const body = JSON.stringify({ messages, stream: true });
+export async function* answer(messages, options, signal) {
+  const body = JSON.stringify({ messages, stream: true, ...options });
   const response = await call("/v1/chat/completions", { method: "POST", body, signal });
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;

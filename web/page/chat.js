@@ -22,7 +22,7 @@ async function ask(text) {
   const turn = new Answer();
   show();
   try {
-    for await (const chunk of answer(messages, mine.signal)) turn.add(chunk);
+    for await (const chunk of answer(messages, { early_stop: $("brief").checked }, mine.signal)) turn.add(chunk);
     turn.end();
   } catch (error) {
     if (error.name === "AbortError") turn.end("stopped");
@@ -83,6 +83,8 @@ $("question").addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !composing(event)) running?.abort();
 });
+$("brief").checked = localStorage.getItem("brief") === "yes";
+$("brief").addEventListener("change", () => localStorage.setItem("brief", $("brief").checked ? "yes" : "no"));
 $("stop").addEventListener("click", () => running?.abort());
 $("new-chat").addEventListener("click", newChat);
 $("suggestions").addEventListener("click", ({ target }) => {

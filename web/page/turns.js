@@ -3,6 +3,14 @@
 const OPEN = "<think>";
 const CLOSE = "</think>";
 
+// Why an answer is not whole, or shorter than the model wanted.
+const CUT = {
+  max_tokens: "cut: the length allowed was used up",
+  context: "cut: the context is full",
+  loop: "cut: it repeated itself",
+  sentences: "brief",
+};
+
 const element = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
 
 export function showQuestion(text) {
@@ -32,7 +40,7 @@ export class Answer {
   add(chunk) {
     const choice = chunk.choices[0];
     if (chunk.timings) this.timings = chunk.timings;
-    if (choice?.finish_reason) this.reason = choice.finish_reason;
+    if (choice?.finish_reason) this.reason = choice.stop_reason;
     if (!choice?.delta.content) return;
     this.last = performance.now();
     this.first ??= this.last;
@@ -52,7 +60,7 @@ export class Answer {
     const facts = [`${n} ${n === 1 ? "token" : "tokens"}`];
     if (n > 1 && isFinite(rate)) facts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
     if (this.first) facts.push(`first after ${((this.first - this.asked) / 1000).toFixed(2)} s`);
-    if (this.reason === "length") facts.push("cut: the length allowed was used up");
+    if (this.reason in CUT) facts.push(CUT[this.reason]);
     if (how) facts.push(how);
     this.facts.textContent = facts.join(" · ");
   }

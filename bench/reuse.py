@@ -1,0 +1,93 @@
+"""What reuse saves, and what a long prompt costs those who read along.
+
+python -m bench.reuse MODEL.gguf     restart, second turn, prompt read ahead, gaps; the last line is JSON
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+from bench import stream
+
+N_TURNS = 3
+N_WORDS = 330  # about 1,000 tokens
+
+
+def restart(model: str) -> dict[str, float]:
+    """Seconds to the first text of a conversation of about 1,000 tokens: cold, its second turn, and after a restart."""
+    cold, second, warm = [], [], []
+    for turn in range(N_TURNS):
+        with tempfile.TemporaryDirectory() as folder:
+            chat = [{"role": "user", "content": stream.text(N_WORDS, turn)}]
+            more = [*chat, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "and then?"}]
+            with stream.linnet(model, "--cache-dir", folder) as url:
+                cold.append(stream.ask(url, chat, 4).first_s)
+                second.append(stream.ask(url, more, 4).first_s)
+            with stream.linnet(model, "--cache-dir", folder) as url:
+                warm.append(stream.ask(url, chat, 4).first_s)
+    figures = {"cold_s": cold, "second_turn_s": second, "after_restart_s": warm}
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def ahead(url: str) -> dict[str, float]:
+    """Decode steps to the first text of a prompt that was read ahead."""
+    chat = [{"role": "user", "content": stream.text(100, time.time_ns())}]
+    body = json.dumps({"messages": chat}).encode()
+    request = urllib.request.Request(f"{url}/api/prefill", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as response:
+        response.read()
+    answer = stream.ask(url, chat, 32)
+    return {"first_s": answer.first_s, "steps": answer.first_s / statistics.median(answer.gaps_s)}
+
+
+def gaps(url: str) -> dict[str, float]:
+    """The gap between two tokens of a running answer: p50 on a quiet server, p95 while a prompt of 1,500 tokens is read."""
+    started = threading.Event()
+    answers: list[stream.Answer] = []
+    quiet = stream.ask(url, [{"role": "user", "content": stream.text(5, time.time_ns())}], 96)
+    chat = [{"role": "user", "content": stream.text(6, time.time_ns())}]
+    reader = threading.Thread(target=lambda: answers.append(stream.ask(url, chat, 900, started)))
+    reader.start()
+    started.wait()
+    asked = time.perf_counter()
+    long = stream.ask(url, [{"role": "user", "content": stream.text(500, time.time_ns())}], 2)
+    reader.join()
+    (running,) = answers
+    times = [t for t in running.tokens if asked <= t <= asked + long.first_s]
+    during = [b - a for a, b in itertools.pairwise(times)]
+    quiet_s = statistics.median(quiet.gaps_s)
+    result = {"quiet_ms": quiet_s * 1e3, "during_p50_ms": statistics.median(during) * 1e3}
+    result["during_p95_ms"] = stream.percentile(during, 95) * 1e3
+    return result | {
+        "p95_ratio": result["during_p95_ms"] / result["quiet_ms"],
+        "n": len(during),
+        "long_first_s": long.first_s,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    model = arguments[0]
+    results = {"restart": restart(model)}
+    print(results["restart"], flush=True)
+    with stream.linnet(model, "--no-cache", "--no-draft", "--ctx", "2048") as url:
+        for name, measure in (("ahead", ahead), ("gaps", gaps)):
+            turns = [measure(url) for _ in range(N_TURNS)]
+            results[name] = {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
+            print(name, {key: round(value, 4) for key, value in results[name].items()}, flush=True)
+    print(json.dumps(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
