@@ -19,6 +19,8 @@ from engine.costs import Costs
 N_STEPS = 6  # in a trial, and before one
 SLOW = 1.25  # steps take so much longer than they should: worth a look
 FASTER = 0.92  # a trial's steps must take at most this part of the time before it
+LARGEST = 16  # tokens in a step; the few long steps of a prompt would be spent on one trial
+OLD_S = 2.0  # an older look at what other programs do does not count
 BUSY = 0.3  # cores' worth of other programs: less cannot be the reason
 WAIT_S, WAIT_MAX_S = 0.5, 30.0  # between trials; doubled by each that fails
 
@@ -34,9 +36,14 @@ class Governor:
         self._trial_of: tuple[int, float] | None = None  # the threads before the trial, and their measured / expected
         self._wait_s = WAIT_S
         self._next_look = 0.0
+        self._next_trial = 0.0
+        self._last_look = -OLD_S
+        self._busy = 0.0
 
     def observe(self, n_tokens: int, seconds: float, now: float) -> int:
         """A step of so many tokens took so long; the number of threads from now on."""
+        if n_tokens > LARGEST:
+            return self.n
         self._recent.append(seconds / self._costs(n_tokens))
         if len(self._recent) == N_STEPS:
             if self._trial_of:
@@ -54,22 +61,26 @@ class Governor:
         else:
             self._use(before_n)
             self._wait_s = min(2 * self._wait_s, WAIT_MAX_S)
-        self._next_look = now + self._wait_s
+        self._next_look, self._next_trial = now + WAIT_S, now + self._wait_s
 
     def _look(self, now: float) -> None:
-        self._next_look = now + WAIT_S
+        after_s = now - self._last_look
+        self._last_look, self._next_look = now, now + WAIT_S
         median = statistics.median(self._recent)
-        busy = self._others()
-        if self.n == self.n_most and (self.n == 1 or median < SLOW or busy < BUSY):
-            self._wait_s = WAIT_S
-            return
+        busy, before = self._others(), self._busy
+        if after_s > OLD_S:
+            return  # this counts what others did while nothing ran here, which says nothing about now
+        self._busy = busy
         if self.n == self.n_most:
+            if self.n == 1 or median < SLOW or busy < BUSY or now < self._next_trial:
+                return
             other_n = max(1, self.n_most - max(1, round(busy)))
-        elif busy < BUSY:
-            other_n = self.n_most  # they have stopped
+        elif busy < BUSY <= before:
+            other_n = self.n_most  # they have stopped just now
+        elif now >= self._next_trial:
+            other_n = self.n_most if busy < BUSY else self.n + 1  # they may have become fewer
         else:
-            other_n = self.n + 1  # they may have become fewer
-            self._next_look = now + self._wait_s
+            return
         self._trial_of = (self.n, median)
         self._use(other_n)
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from engine.costs import PATIENCE, Costs
 from engine.request import Config
 
-ALONE_S = 0.5  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
+ALONE_S = 1.0  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
 SLICE_MAX = 512  # tokens of prompts in a step
 DRAFT_MAX = 15  # guessed tokens in a step, of all answers together
 

@@ -133,46 +133,6 @@ def test_a_crash_ends_the_running_requests_with_an_error_and_the_next_ones_are_a
     assert isinstance(whole(engine.submit(request("c", max_tokens=2)))[1], Finished)
 
 
-def test_a_step_that_does_not_come_back_costs_its_worker_and_the_answers_go_on_where_they_were(start):
-    judge, _ = whole(start().submit(request("judge", "Tell me a story about a fox.")))
-    engine = start(limits=Limits(step_s=0.3))
-    streams = [engine.submit(request(id, "Tell me a story about a fox.")) for id in "ab"]
-    texts = []
-    for stream in streams:
-        assert isinstance(next_event(stream), Accepted)
-        texts.append(next_event(stream))
-    worker = psutil.Process(engine.status().worker_pid)
-    worker.suspend()  # sooner or later it hangs in a step
-    while engine.status().worker_pid == worker.pid:
-        if not worker.is_running():
-            break
-        worker.resume()
-        worker.suspend()
-        psutil.wait_procs([worker], timeout=0.5)
-    for stream, first in zip(streams, texts, strict=True):
-        rest, end = whole(stream)
-        assert isinstance(first, Delta)
-        assert isinstance(end, Finished)
-        assert first.text + rest == judge
-    assert engine.status().n_restarts == 1
-
-
-def test_the_request_that_a_worker_is_stuck_in_is_told_so_and_the_state_says_stalled_meanwhile(start, endless_model):
-    engine = start(endless_model, n_ctx=ENDLESS_CTX, limits=Limits(step_s=0.2))
-    guilty, innocent = (engine.submit(request(id)) for id in "gi")
-    assert has_begun(guilty)
-    assert has_begun(innocent)
-    engine._process.beat.enter("g")  # as if it were stuck for this one
-    os.kill(engine.status().worker_pid, signal.SIGSTOP)
-    engine._process.beat.enter("g")
-    _, end = whole(guilty)
-    assert isinstance(end, Failed)
-    assert end.trouble is Trouble.STALLED
-    assert "within 0.2 s" in end.message
-    assert isinstance(next_event(innocent), Delta)
-    innocent.close()
-
-
 def test_a_request_that_two_workers_died_of_is_refused(start, endless_model):
     engine = start(endless_model, n_ctx=ENDLESS_CTX, n_slots=1)
     running = engine.submit(request("1"))
