@@ -28,6 +28,11 @@ def setting(
     return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar, "low": low, "high": high})
 
 
+def seconds(default: float, help: str, low: float = 0.01) -> Any:
+    """A setting that is a limit of time."""
+    return setting(default, help, parse=float, metavar="SECONDS", low=low, high=10**6)
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Takes one of these words and nothing else."""
 
@@ -117,22 +122,11 @@ class Settings:
         low=1,
         high=60000,
     )
-    queue_timeout: float = setting(
-        600.0, "seconds a request may wait for its turn", parse=float, metavar="SECONDS", low=0.01, high=10**6
-    )
-    prompt_timeout: float = setting(
-        1200.0, "seconds the reading of its prompt may take", parse=float, metavar="SECONDS", low=0.01, high=10**6
-    )
-    answer_timeout: float = setting(
-        3600.0, "seconds its answer may take", parse=float, metavar="SECONDS", low=0.01, high=10**6
-    )
-    step_timeout: float = setting(
-        60.0,
-        "seconds one step may take before the engine is taken for stuck and replaced",
-        parse=float,
-        metavar="SECONDS",
-        low=0.1,
-        high=10**6,
+    queue_timeout: float = seconds(600.0, "seconds a request may wait for its turn")
+    prompt_timeout: float = seconds(1200.0, "seconds the reading of its prompt may take")
+    answer_timeout: float = seconds(3600.0, "seconds its answer may take")
+    step_timeout: float = seconds(
+        60.0, "seconds one step may take before the engine is taken for stuck and replaced", low=0.1
     )
 
     def __post_init__(self) -> None:

@@ -3,8 +3,8 @@
     python -m bench.drafts MODEL.gguf     the last line is JSON
 
 The steps are real; what the model says is scripted (speed does not depend on it), for a model of random weights cannot
-copy a text. `copy`: a text of 400 tokens is to be repeated with one word changed. `ordinary`: prose that repeats nothing
-but what prose repeats: the docstrings of this project.
+copy a text. `copy`: a text of 250 tokens is to be repeated with one word changed. `ordinary`: prose that repeats nothing
+but what prose repeats: this project's docs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,13 @@ import time
 from pathlib import Path
 
 from bench import stream
-from bench.steps import again_with_environment
+from bench.steps import again_with_environment, loop_alone
 from engine import threads
-from engine.beat import Beat
 from engine.costs import Costs
-from engine.governor import Governor, Others
-from engine.loop import Loop
 from engine.native.model import Model
 from engine.native.sampler import Sampler
-from engine.prefix import Prefixes
 from engine.request import Command, Config, Request
 from engine.scheduler import step_size
-from engine.states import States
 
 N_TURNS = 3
 N_ANSWER = 250
@@ -51,8 +46,7 @@ class Scripted(Model):
 def tokens_per_s(model: Scripted, config: Config, costs: Costs, prompt: str, script: list[int]) -> float:
     """Of one answer, without the reading of its prompt."""
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    parts = (costs, Governor(config.n_threads, costs, Others()), Prefixes(0, States(None, "", 0)), Beat())
-    loop = Loop(model, config, parts, inbox, lambda _: None)
+    loop = loop_alone(model, config, costs, inbox, lambda _: None)
     model.script, model.n_said = script, 0
     inbox.put(Request("x", [{"role": "user", "content": prompt}], max_tokens=len(script), loop_stop=False))
     loop.take()

@@ -5,7 +5,6 @@ python -m bench.reuse MODEL.gguf     restart, second turn, prompt read ahead, ga
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 import sys
@@ -60,8 +59,7 @@ def gaps(url: str) -> dict[str, float]:
     long = stream.ask(url, [{"role": "user", "content": stream.text(500, time.time_ns())}], 2)
     reader.join()
     (running,) = answers
-    times = [t for t in running.tokens if asked <= t <= asked + long.first_s]
-    during = [b - a for a, b in itertools.pairwise(times)]
+    during = stream.gaps_s([t for t in running.tokens if asked <= t <= asked + long.first_s])
     quiet_s = statistics.median(quiet.gaps_s)
     result = {"quiet_ms": quiet_s * 1e3, "during_p50_ms": statistics.median(during) * 1e3}
     result["during_p95_ms"] = stream.percentile(during, 95) * 1e3

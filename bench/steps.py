@@ -15,6 +15,7 @@ import queue
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from engine import threads
@@ -25,7 +26,7 @@ from engine.loop import Loop
 from engine.native.model import Model
 from engine.native.sampler import Sampler
 from engine.prefix import Prefixes
-from engine.request import Command, Config, Request
+from engine.request import Command, Config, Request, Word
 from engine.scheduler import step_size
 from engine.states import States
 from engine.worker import speak
@@ -60,9 +61,7 @@ def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int)
     steps: list[float] = []
     outside: list[float] = []
     with Path(os.devnull).open("wb") as out:
-        governor = Governor(config.n_threads, costs, Others())
-        parts = (costs, governor, Prefixes(0, States(None, "", 0)), Beat())
-        worker = Loop(model, config, parts, inbox, functools.partial(speak, out))
+        worker = loop_alone(model, config, costs, inbox, functools.partial(speak, out))
         for i in range(n_sequences):
             messages = [{"role": "user", "content": f"tell me about stone number {i}"}]
             inbox.put(Request(str(i), messages, max_tokens=10**6, loop_stop=False))
@@ -77,6 +76,14 @@ def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int)
         for answer in worker.answers:
             worker.remove(answer)
     return statistics.median(steps), statistics.median(outside)
+
+
+def loop_alone(
+    model: Model, config: Config, costs: Costs, inbox: queue.SimpleQueue[Command], send: Callable[[Word], None]
+) -> Loop:
+    """The worker's loop in this process; it remembers nothing from one request to the next."""
+    governor = Governor(config.n_threads, costs, Others())
+    return Loop(model, config, (costs, governor, Prefixes(0, States(None, "", 0)), Beat()), inbox, send)
 
 
 def bare(model: Model, n_sequences: int) -> float:

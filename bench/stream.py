@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import socket
 import statistics
@@ -38,12 +39,10 @@ class Answer:
     @property
     def gaps_s(self) -> list[float]:
         """Between one piece of text and the next."""
-        return [b - a for a, b in zip(self.tokens, self.tokens[1:], strict=False)]
+        return gaps_s(self.tokens)
 
 
-def ask(
-    url: str, messages: list[Message], max_tokens: int, started: threading.Event | None = None, **fields: object
-) -> Answer:
+def ask(url: str, messages: list[Message], max_tokens: int, started: threading.Event | None = None) -> Answer:
     """One streamed answer; `started` is set at its first text. Raises RuntimeError when the server refuses."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
@@ -77,6 +76,11 @@ def ask_all(url: str, chats: list[list[Message]], max_tokens: int) -> list[Answe
     if len(answers) < len(chats):
         raise RuntimeError("Some answers failed; see above.")
     return answers
+
+
+def gaps_s(times: list[float]) -> list[float]:
+    """Between each time and the next."""
+    return [b - a for a, b in itertools.pairwise(times)]
 
 
 def tokens_per_s(answers: list[Answer]) -> float:

@@ -73,9 +73,13 @@ class Answer(Sequence):
             return text, Reason.STOP
         if loop:
             return text, Reason.LOOP
+        return text, self.used_up(n_ctx)
+
+    def used_up(self, n_ctx: int) -> Reason | None:
+        """Which allowance of tokens is used up: the request's or the context's."""
         if self.n_wanted <= 0:
-            return text, Reason.MAX_TOKENS
-        return text, Reason.CONTEXT if len(self.tokens) >= n_ctx else None
+            return Reason.MAX_TOKENS
+        return Reason.CONTEXT if len(self.tokens) >= n_ctx else None
 
     def _note(self, token: int, text: str) -> tuple[int | None, bool]:
         """What those say who watch for an early end."""

@@ -211,9 +211,8 @@ class Engine:
                 self._changed.wait_for(lambda: self._state is State.STOPPING, BEAT_S)
 
     def _fail(self, stream: Stream, trouble: Trouble, message: str) -> None:
-        id = stream.request.id
-        stream.put(Failed(id, trouble, message))
-        del self._streams[id]
+        stream.put(Failed(stream.id, trouble, message))
+        del self._streams[stream.id]
         self._changed.notify_all()
 
     def _on(self, word: Word) -> None:

@@ -142,8 +142,8 @@ class Loop:
         answer = Answer.new(request, tokens, self._model.sampler(request.sampling), pieces)
         self._scheduler.add(answer)
         self._send(words.Accepted(request.id, answer.n_prompt))
-        if request.done and (answer.n_wanted <= 0 or len(tokens) + len(request.done) >= self._model.n_ctx):
-            self._finish(answer, Reason.MAX_TOKENS if answer.n_wanted <= 0 else Reason.CONTEXT)  # only its end got lost
+        if request.done and (reason := answer.used_up(self._model.n_ctx)):
+            self._finish(answer, reason)  # only its end got lost
 
     def _admit(self) -> None:
         """Gives free slots to those who wait, and to each of them what is known of its prompt."""
@@ -153,10 +153,11 @@ class Loop:
             answer.admitted = time.monotonic()
             self._recall(answer)
         for answer in self._scheduler.running:
-            leader = answer.leader
-            if leader and (not leader.reading or leader.n_read >= n_common(leader.tokens, answer.tokens)):
-                self._recall(answer)  # also when it was cancelled: then it has no slot, and what it read is in the tree
-            elif leader and leader.slot is None:
+            if (leader := answer.leader) and (
+                leader.slot is None  # it has ended, and what it read is in the tree
+                or not leader.reading
+                or leader.n_read >= n_common(leader.tokens, answer.tokens)
+            ):
                 self._recall(answer)
 
     def _recall(self, answer: Answer) -> None:

@@ -110,21 +110,16 @@ class Prefixes:
         """
         path = self.match(tokens)
         start = path[-1].stop if path else 0
-        if not self._ram_bytes or len(tokens) - start < N_LEAST:
-            self._touch(path)
         while self._ram_bytes and len(tokens) - start >= N_LEAST:
             stop = min(len(tokens), (start // N_MOST + 1) * N_MOST)
-            self._add(tokens[:stop], start, state_of(start, stop))
+            state = state_of(start, stop)
+            if len(state) > self._ram_bytes:
+                break
+            node = self._hang(path[-1].node if path else self._root, start, tokens[start:stop], len(state), state)
+            self._n_ram_bytes += len(state)
+            path.append(Piece(node, stop))
             start = stop
-
-    def _add(self, tokens: list[int], start: int, state: State) -> None:
-        path = self.match(tokens)
-        if len(state) > self._ram_bytes or start != (path[-1].stop if path else 0):
-            return
-        self._hang(path[-1].node if path else self._root, start, tokens[start:], len(state), state)
-        self._n_ram_bytes += len(state)
-        self._touch(path)
-        self._shrink_ram()
+        self.use(path)
 
     def write(self) -> None:
         """Begins to write what is not on disk yet: for when nothing else is to do."""
@@ -141,11 +136,12 @@ class Prefixes:
             parent = node.parent.id if node.parent else ""
             self._states.write(Record(node.id, parent, node.start, node.tokens, node.n_bytes, 0), node.state)
 
-    def _hang(self, parent: Node, start: int, tokens: list[int], n_bytes: int, state: State | None) -> None:
+    def _hang(self, parent: Node, start: int, tokens: list[int], n_bytes: int, state: State | None) -> Node:
         id = identity(parent.id, start, tokens)
         node = Node(None if parent is self._root else parent, start, tokens, id, n_bytes, state)
         parent.children[start, tokens[0]] = node
         self._nodes[id] = node
+        return node
 
     def _touch(self, path: list[Piece]) -> None:
         for piece in reversed(path):  # so that parents become younger than their children

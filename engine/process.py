@@ -71,7 +71,7 @@ class Process:
                 yield from map(load, self._output)
             except (ValueError, TypeError, KeyError):
                 log.exception("The engine process said something that makes no sense; it is replaced.")
-                self._process.kill()
+                self.kill()
         self._process.wait()
         self._close_input()
         self.beat.close()

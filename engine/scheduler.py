@@ -97,11 +97,6 @@ class Scheduler(Generic[S]):
         """Those that have a slot."""
         return list(self._running.values())
 
-    @property
-    def waiting(self) -> list[S]:
-        """Those that have none yet."""
-        return list(self._waiting)
-
     def add(self, sequence: S) -> None:
         """Puts it at the end of the queue."""
         self._waiting.append(sequence)

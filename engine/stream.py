@@ -62,7 +62,7 @@ class Stream:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._accepted = False
         self._tokens: list[int] = []  # of the answer, as far as their text was delivered
-        self.background = request.background
+        self.id, self.background = request.id, request.background
         self.n_strikes = 0  # workers that ended while this request was in them
 
     def put(self, event: Event) -> None:
@@ -95,4 +95,4 @@ class Stream:
 
     def close(self) -> None:
         """Nobody reads any more; frees the slot if the request still has one. Harmless after the end."""
-        self._cancel(self._request.id)
+        self._cancel(self.id)

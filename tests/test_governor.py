@@ -9,10 +9,10 @@ COSTS = Costs({1: 0.02, 128: 1.0})
 class Machine:
     """Steps take as long as the busy neighbours and the number of threads make them; time goes by with them."""
 
-    def __init__(self, n_most: int, known: bool = True) -> None:
-        self.busy, self.now, self.known = 0.0, 0.0, known
+    def __init__(self, n_most: int) -> None:
+        self.busy, self.now = 0.0, 0.0
         self.changes = 0
-        self.governor = Governor(n_most, COSTS, lambda: self.busy if known else 0.0)
+        self.governor = Governor(n_most, COSTS, lambda: self.busy)
         self.n_most = n_most
 
     def step(self) -> float:

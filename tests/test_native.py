@@ -17,6 +17,14 @@ def model() -> Model:
     return Model(Config(str(DEMO), 512, 4, 2), 128, 16)
 
 
+def read(model: Model, tokens: list[int]) -> int:
+    """Computes the tokens as the first ones of sequence 0; the row of the logits after the last."""
+    model.batch.clear()
+    row = model.batch.add(0, tokens, 0, 1)
+    model.decode()
+    return row
+
+
 def test_a_sequence_has_the_same_logits_alone_and_among_others(model):
     prompts = [model.vocabulary.tokenize(text, add_bos=True) for text in TEXTS]
     alone = []
@@ -36,9 +44,7 @@ def test_a_sequence_has_the_same_logits_alone_and_among_others(model):
 
 def test_a_prompt_read_in_slices_gives_the_logits_of_the_prompt_read_at_once(model):
     tokens = model.vocabulary.tokenize("Tell me a story about a fox who lived in a forest.", add_bos=True)
-    model.batch.clear()
-    row = model.batch.add(0, tokens, 0, 1)
-    model.decode()
+    row = read(model, tokens)
     whole = model.logits(row).copy()
     model.cut(0, 0)
     for start in range(0, len(tokens), 5):
@@ -53,9 +59,7 @@ def test_a_prompt_read_in_slices_gives_the_logits_of_the_prompt_read_at_once(mod
 def sampled(model: Model, sampling: Sampling, n: int = 12) -> list[int]:
     tokens = model.vocabulary.tokenize("Tell me a story", add_bos=True)
     sampler = model.sampler(sampling)
-    model.batch.clear()
-    row = model.batch.add(0, tokens, 0, 1)
-    model.decode()
+    row = read(model, tokens)
     found: list[int] = []
     for i in range(n):
         found.append(model.sample(sampler, row))
@@ -68,9 +72,7 @@ def sampled(model: Model, sampling: Sampling, n: int = 12) -> list[int]:
 
 
 def test_greedy_sampling_takes_the_most_likely_token(model):
-    model.batch.clear()
-    row = model.batch.add(0, model.vocabulary.tokenize("Tell me a story", add_bos=True), 0, 1)
-    model.decode()
+    row = read(model, model.vocabulary.tokenize("Tell me a story", add_bos=True))
     sampler = model.sampler(Sampling())
     assert model.sample(sampler, row) == model.logits(row).copy().argmax()
     sampler.close()
@@ -89,9 +91,7 @@ def test_top_k_of_one_is_greedy_at_any_temperature(model):
 
 @pytest.mark.parametrize("field", ["presence_penalty", "frequency_penalty", "repeat_penalty"])
 def test_a_penalty_falls_on_what_was_said_before_and_only_in_its_own_sequence(model, field):
-    model.batch.clear()
-    row = model.batch.add(0, model.vocabulary.tokenize("Tell me a story", add_bos=True), 0, 1)
-    model.decode()
+    row = read(model, model.vocabulary.tokenize("Tell me a story", add_bos=True))
     likeliest = model.logits(row).copy().argmax()
     fields: Any = {field: 100.0}
     penalized, other = model.sampler(Sampling(**fields)), model.sampler(Sampling(**fields))
@@ -115,9 +115,7 @@ def test_a_batch_that_does_not_fit_is_an_error_and_the_model_goes_on(model):
 
 def test_a_state_taken_out_in_pieces_and_put_back_gives_the_logits_of_the_tokens_read_afresh(model):
     tokens = model.vocabulary.tokenize("Tell me a story about a fox who lived in a forest by the sea.", add_bos=True)
-    model.batch.clear()
-    row = model.batch.add(0, tokens, 0, 1)
-    model.decode()
+    row = read(model, tokens)
     fresh = model.logits(row).copy()
     n = len(tokens)
     first, second = model.state(0, 0, 8), model.state(0, 6, n - 1)
