@@ -10,8 +10,7 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 LAYOUT = struct.Struct("=d32s")  # when it went in (time.monotonic; 0: it is outside), and the request it is there for
 
@@ -31,14 +30,16 @@ class Beat:
         """The worker: is back."""
         LAYOUT.pack_into(self._memory, 0, 0.0, b"")
 
-    @contextmanager
-    def inside_for(self, id: str = "") -> Iterator[None]:
-        """The worker: is inside for as long as the block takes."""
+    def inside_for(self, id: str = "") -> Self:
+        """The worker: is inside for as long as the `with` block takes."""
         self.enter(id)
-        try:
-            yield
-        finally:
-            self.leave()
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def inside(self) -> tuple[float, str]:
         """The front: for how many seconds the worker has been inside (0: it is not), and for whom ("": for all)."""

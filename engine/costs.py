@@ -28,6 +28,7 @@ class Costs:
         # No step is cheaper than a smaller one: where it was measured so, it was noise.
         self._seconds = [max(seconds[m] for m in self._sizes if m <= n) for n in self._sizes]
         self._best = {0: 0}
+        self._known: dict[int, float] = {}  # asked for several times in each step
         self.slowness = 1.0  # how much longer steps take at present: long contexts, other programs
 
     @classmethod
@@ -37,6 +38,11 @@ class Costs:
 
     def __call__(self, n: int) -> float:
         """Seconds of a step of n tokens on a machine with nothing else to do."""
+        if n not in self._known:
+            self._known[n] = self._between(n)
+        return self._known[n]
+
+    def _between(self, n: int) -> float:
         if n <= self._sizes[0]:
             return self._seconds[0]
         i = min(bisect.bisect_left(self._sizes, n), len(self._sizes) - 1)

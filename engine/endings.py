@@ -6,8 +6,7 @@ Knows nothing of models: tokens and their text go in, True comes out once the an
 from __future__ import annotations
 
 import re
-
-import numpy as np
+from collections import deque
 
 SENTENCES_FROM = 20  # tokens before the sentence rule looks
 SENTENCES = 2  # that end after that
@@ -59,13 +58,11 @@ class Loops:
     """
 
     def __init__(self) -> None:
-        self._last = np.full(PERIOD_MAX, -1)  # the last tokens, the newest first
-        self._runs = np.zeros(PERIOD_MAX, int)  # for each period: tokens in a row equal to the one a period before
-        self._enough = np.maximum(LOOP_TOKENS, (LOOP_TIMES - 1) * np.arange(1, PERIOD_MAX + 1))
+        self._last: deque[int] = deque(maxlen=PERIOD_MAX)  # the last tokens, the newest first
+        self._runs: dict[int, int] = {}  # by period: tokens in a row equal to the one a period before; none: not there
 
     def push(self, token: int) -> bool:
         """Takes the next token; whether it is a loop by now."""
-        self._runs = (self._runs + 1) * (self._last == token)
-        self._last[1:] = self._last[:-1]
-        self._last[0] = token
-        return bool((self._runs >= self._enough).any())
+        self._runs = {p: self._runs.get(p, 0) + 1 for p, last in enumerate(self._last, 1) if last == token}
+        self._last.appendleft(token)
+        return any(n >= max(LOOP_TOKENS, (LOOP_TIMES - 1) * p) for p, n in self._runs.items())

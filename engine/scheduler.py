@@ -113,6 +113,8 @@ class Scheduler(Generic[S]):
 
     def admit(self) -> list[S]:
         """Gives free slots to those who wait longest, background last; returns who got one."""
+        if not self._waiting:
+            return []
         admitted = []
         for sequence in sorted(self._waiting, key=lambda s: s.background)[: len(self._free)]:
             self._waiting.remove(sequence)
@@ -123,6 +125,8 @@ class Scheduler(Generic[S]):
 
     def in_the_way(self) -> list[S]:
         """Background sequences whose slots are waited for."""
+        if not self._waiting:
+            return []
         n = sum(not s.background for s in self._waiting) - len(self._free)
         return [s for s in self._running.values() if s.background][: max(0, n)]
 

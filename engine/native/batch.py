@@ -42,6 +42,11 @@ class Batch:
         Returns the row of the first of those.
         """
         end = self.n + len(tokens)
+        if len(tokens) == 1:  # the usual step: numbers one by one cost a third of what slices do
+            row = self.n
+            self.tokens[row], self.positions[row], self.slots[row], self.wanted[row] = tokens[0], position, slot, n_wanted
+            self.n = self.struct.n_tokens = end
+            return end - n_wanted
         rows = slice(self.n, end)
         self.tokens[rows] = tokens
         self.positions[rows] = np.arange(position, position + len(tokens))
