@@ -134,6 +134,7 @@ def interrupt(engine: Engine) -> NoReturn:
 
 def finish(engine: Engine) -> None:
     """Lets running answers end, unless a second signal comes."""
+    engine.drain(0)  # nothing new from now on: what is said next must be true when it is read
     n = engine.status().n_requests
     if n:
         log.info("Finishing %d running answers; Ctrl-C again ends them now", n)
