@@ -116,7 +116,7 @@ class Settings:
     )
     slice_ms: float | None = setting(
         None,
-        "longest step while a prompt is read beside running answers (default: 2.5 times a step of theirs)",
+        "how long a slice of a prompt may keep running answers waiting (default: 24 steps of one, at most 1 s)",
         parse=float,
         metavar="MS",
         low=1,

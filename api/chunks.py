@@ -13,9 +13,12 @@ from engine.request import Finished
 DONE = b"data: [DONE]\n\n"
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # one encoder, not a new one per token
+
+
 def sse(data: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    return b"data: " + json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+    return f"data: {_encode(data)}\n\n".encode()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     python -m bench.steps MODEL.gguf     200 steps with 1 and with 4 sequences; the last line is JSON
 
 The real loop runs in this process, its native calls wrapped in clocks; the rest of each step is Python. The bare loop is
-llama_decode and the most likely token, nothing else, by turns with the real one.
+llama_decode and the most likely token, nothing else, after prompts of the same length and by turns with the real one.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class ClockedModel(Model):
         return token
 
 
-def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int) -> tuple[float, float]:
-    """Medians over the steps: seconds of a step, and seconds of it outside native code."""
+def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int) -> tuple[float, float, int]:
+    """Medians over the steps: seconds of a step, and seconds of it outside native code; and the tokens of each prompt."""
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
     steps: list[float] = []
     outside: list[float] = []
@@ -66,30 +66,36 @@ def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int)
             messages = [{"role": "user", "content": f"tell me about stone number {i}"}]
             inbox.put(Request(str(i), messages, max_tokens=10**6, loop_stop=False))
         worker.take()
-        worker.step()  # reads the prompts
+        while any(answer.reading for answer in worker.answers):
+            worker.step()
         while len(steps) < N_STEPS and worker.answers:  # a trained model may end its answer sooner
             native_s, started = model.native_s, time.perf_counter()
             worker.take()
             worker.step()
             steps.append(time.perf_counter() - started)
             outside.append(steps[-1] - (model.native_s - native_s))
+        n_prompt = worker.answers[0].n_prompt
         for answer in worker.answers:
             worker.remove(answer)
-    return statistics.median(steps), statistics.median(outside)
+    return statistics.median(steps), statistics.median(outside), n_prompt
 
 
 def loop_alone(
-    model: Model, config: Config, costs: Costs, inbox: queue.SimpleQueue[Command], send: Callable[[Word], None]
+    model: Model, config: Config, costs: Costs, inbox: queue.SimpleQueue[Command], send: Callable[[list[Word]], None]
 ) -> Loop:
     """The worker's loop in this process; it remembers nothing from one request to the next."""
     governor = Governor(config.n_threads, costs, Others())
     return Loop(model, config, (costs, governor, Prefixes(0, States(None, "", 0)), Beat()), inbox, send)
 
 
-def bare(model: Model, n_sequences: int) -> float:
+def bare(model: Model, n_sequences: int, n_prompt: int) -> float:
     """Median seconds of a step of a loop without anything around it."""
     steps = []
-    for position in range(N_STEPS):
+    for slot in range(n_sequences):
+        model.batch.clear()
+        model.batch.add(slot, [100] * n_prompt, 0, 1)
+        Model.decode(model)
+    for position in range(n_prompt, n_prompt + N_STEPS):
         started = time.perf_counter()
         model.batch.clear()
         rows = [model.batch.add(slot, [100 + position], position, 1) for slot in range(n_sequences)]
@@ -118,9 +124,11 @@ def main(arguments: list[str]) -> int:
     costs = Costs.measure(model.seconds, model.batch.size)
     result = {}
     for n in N_SEQUENCES:
-        turns = [(*measure(model, config, costs, n), bare(model, n)) for _ in range(N_TURNS)]
-        step_s, outside_s, _ = (statistics.median(values) for values in zip(*turns, strict=True))
-        ratio = statistics.median(bare_s / step_s for step_s, _, bare_s in turns)
+        turns = []
+        for _ in range(N_TURNS):
+            step_s, outside_s, n_prompt = measure(model, config, costs, n)
+            turns.append((step_s, outside_s, bare(model, n, n_prompt) / step_s))
+        step_s, outside_s, ratio = (statistics.median(values) for values in zip(*turns, strict=True))
         result[n] = {
             "step_ms": round(step_s * 1e3, 3),
             "outside_ms": round(outside_s * 1e3, 3),

@@ -29,7 +29,8 @@ class Answer:
     """When things came, in seconds of time.perf_counter()."""
 
     asked: float
-    tokens: list[float]  # one entry for each piece of text
+    tokens: list[float]  # one entry for each piece of text: a token, or a few whose bytes belong together
+    n_tokens: int = 0  # of the answer, as the server counts them
 
     @property
     def first_s(self) -> float:
@@ -47,17 +48,19 @@ def ask(url: str, messages: list[Message], max_tokens: int, started: threading.E
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
     body = {"messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
+    body["stream_options"] = {"include_usage": True}
     answer = Answer(time.perf_counter(), [])
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
     if response.status != 200:
         raise RuntimeError(response.read().decode())
     for line in response:
-        if (
-            line.startswith(b"data: {")
-            and (choices := json.loads(line[6:]).get("choices"))
-            and choices[0]["delta"].get("content")
-        ):
+        if not line.startswith(b"data: {"):
+            continue
+        chunk = json.loads(line[6:])
+        if usage := chunk.get("usage"):
+            answer.n_tokens = usage["completion_tokens"]
+        if (choices := chunk.get("choices")) and choices[0]["delta"].get("content"):
             answer.tokens.append(time.perf_counter())
             if started:
                 started.set()
@@ -86,7 +89,7 @@ def gaps_s(times: list[float]) -> list[float]:
 def tokens_per_s(answers: list[Answer]) -> float:
     """Of all together, from the first question to the last token."""
     wall_s = max(a.tokens[-1] for a in answers) - min(a.asked for a in answers)
-    return sum(len(a.tokens) for a in answers) / wall_s
+    return sum(a.n_tokens for a in answers) / wall_s
 
 
 def percentile(values: list[float], p: int) -> float:

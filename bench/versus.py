@@ -34,7 +34,7 @@ def streams(n: int) -> Callable[[str, int], float]:
 
     def run(url: str, turn: int) -> float:
         return stream.tokens_per_s(
-            stream.ask_all(url, [talk(30, f"{turn} {i} {time.time_ns()}") for i in range(n)], N_ANSWER)
+            stream.ask_all(url, [talk(6, f"{turn} {i} {time.time_ns()}") for i in range(n)], N_ANSWER)
         )
 
     return run
@@ -51,7 +51,7 @@ def busy(url: str, turn: int) -> float:
     """tokens/s of one answer, from its first token on, while another program keeps one core busy."""
     with stream.busy_neighbour():
         answer = stream.ask(url, talk(5, f"{turn} {time.time_ns()}"), 2 * N_ANSWER)
-    return (len(answer.tokens) - 1) / (answer.tokens[-1] - answer.tokens[0])
+    return (answer.n_tokens - 1) / (answer.tokens[-1] - answer.tokens[0])
 
 
 SCENARIOS: dict[str, tuple[Callable[[str, int], float], str]] = {

@@ -1,21 +1,23 @@
 """What a step costs: seconds by the number of tokens in it, measured at warm-up, for the policies that must choose.
 
-On a CPU this is no straight line. The kernels take rows in fours, so five tokens can cost as much as eight, and eight
-answers in one step can be slower than two steps of four. What is true of one machine is false of the next: measured,
-never assumed. Knows nothing of llama.cpp.
+On a CPU this is no straight line. The kernels take rows in fours or sixteens, so sixteen tokens can be cheaper than
+twelve, and eight answers in one step slower than two steps of four. What is true of one machine is false of the next:
+measured, never assumed. Knows nothing of llama.cpp.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger("engine")
-SIZES = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128)  # tokens in a step
-SURE = 1.05  # a smaller batch must be so much better: measured times are noisy
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)  # tokens in a step
+ROWS = 16  # the most that a kernel takes at once; a step of prompts is a multiple of it where it can be
+SURE = 1.1  # a smaller batch must be so much better: times are noisy, and each step costs something beside the kernel
 FOLLOW = 0.05  # how fast `slowness` follows the measured steps
 PATIENCE = 2.5  # a step may take so many times as long because of what others want in it
 
@@ -25,8 +27,7 @@ class Costs:
 
     def __init__(self, seconds: dict[int, float]) -> None:
         self._sizes = sorted(seconds)
-        # No step is cheaper than a smaller one: where it was measured so, it was noise.
-        self._seconds = [max(seconds[m] for m in self._sizes if m <= n) for n in self._sizes]
+        self._seconds = [seconds[n] for n in self._sizes]
         self._best = {0: 0}
         self._known: dict[int, float] = {}  # asked for several times in each step
         self.slowness = 1.0  # how much longer steps take at present: long contexts, other programs
@@ -58,13 +59,15 @@ class Costs:
             self._best[n] = max(m for m, rate in rates.items() if rate * SURE >= top)
         return self._best[n]
 
-    def room(self, n: int, limit_s: float) -> int:
-        """How many more tokens a step with n of them can take within the limit; at least as many as fill its four."""
-        least = 4 - n % 4
-        more = least
-        while self(n + more + 4) * self.slowness <= limit_s and more < self._sizes[-1] * 4:
-            more += 4
-        return more
+    def room(self, n: int, limit_s: float, n_most: int) -> int:
+        """How many more tokens, at most `n_most`, fit into a step with n of them that may take so long; 0: not even four."""
+        sizes = sorted({4, 8, 12, *range(ROWS, n + n_most + 1, ROWS)}, reverse=True)
+        return next((m - n for m in sizes if n < m <= n + n_most and self(m) * self.slowness <= limit_s), 0)
+
+    @functools.cached_property
+    def least_price(self) -> float:
+        """Seconds for a token in the steps that are cheapest by the token."""
+        return min(s / n for n, s in zip(self._sizes, self._seconds, strict=True))
 
     def observe(self, n: int, seconds: float) -> None:
         """Takes note of a real step."""

@@ -1,17 +1,17 @@
 """The worker's loop: take commands, schedule, run, deliver. The one thread in here owns llama.cpp.
 
 A step is one call of the native kernel for all that run. What is decided elsewhere: who gets how many tokens
-(engine.scheduler), what is known already (engine.prefix), what may come next (engine.draft), with how many threads
+(engine.scheduler), what is known already (engine.recall), what may come next (engine.draft), with how many threads
 (engine.governor). What happens is here.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from engine import request as words
 from engine.answer import Answer
@@ -20,13 +20,15 @@ from engine.costs import Costs
 from engine.governor import Governor
 from engine.native.model import DecodeError, Model
 from engine.native.vocabulary import TokenizeError
-from engine.prefix import N_LEAST, Piece, Prefixes, n_common
+from engine.prefix import Prefixes
 from engine.prompt import Prompter, PromptError, TooLongError
+from engine.recall import Recall
 from engine.request import Reason, Trouble
 from engine.scheduler import DRAFT_MAX, Scheduler, Slice
 
 log = logging.getLogger("engine")
 TAKE_S = 0.01  # so long at most new requests are looked at between two steps of running ones
+GATHER_S = 0.005  # so long others are waited for before a long prompt is read: those that come together are read together
 
 
 class Loop:
@@ -38,16 +40,18 @@ class Loop:
         config: words.Config,
         parts: tuple[Costs, Governor, Prefixes, Beat],
         inbox: queue.SimpleQueue[words.Command],
-        send: Callable[[words.Word], None],
+        send: Callable[[list[words.Word]], None],
     ) -> None:
         self._model = model
-        self._costs, self._governor, self._prefixes, self._beat = parts
+        self._costs, self._governor, prefixes, self._beat = parts
+        self._recall = Recall(model, prefixes, self._beat)
         self._prompter = Prompter(model.vocabulary)
         self._scheduler: Scheduler[Answer] = Scheduler(config.n_slots, self._costs, config.slice_s)
         self._drafts = config.draft and model.keeps_states  # what was guessed wrong must be cut off again
         self._limits = config.limits
         self._inbox = inbox
         self._send = send
+        self._unsent: list[words.Word] = []  # until the step is done: waking the front costs a part of the next one
 
     @property
     def answers(self) -> list[Answer]:
@@ -58,17 +62,18 @@ class Loop:
         """Works until it is told to end; waits without cost when there is nothing to do."""
         while self.take():
             self.step()
+        self._flush()
         for answer in self.answers:
             self.remove(answer)
-        self._prefixes.write()
+        self._recall.write()
 
     def take(self) -> bool:
         """Carries out the commands that have come; waits for one when nothing runs. False: the end has come."""
-        until = time.monotonic() + TAKE_S
-        while not self._scheduler or not self._inbox.empty():
-            if self._inbox.empty():
-                self._prefixes.write()  # now is the time: nobody waits
-            match self._inbox.get():
+        idle = not self._scheduler
+        until = 0.0
+        while command := self._next_command(gather=idle):
+            until = until or time.monotonic() + TAKE_S  # from the first on: it may have been long in coming
+            match command:
                 case words.End():
                     return False
                 case words.Request() as request:
@@ -78,10 +83,33 @@ class Loop:
                         self.remove(answer)
             if self._scheduler and time.monotonic() > until:
                 break  # the running answers have waited long enough
+        self._flush()
         return True
+
+    def _next_command(self, gather: bool) -> words.Command | None:
+        """None: go on with what is there."""
+        if not self._inbox.empty():
+            return self._inbox.get()
+        if not self._scheduler:
+            self._flush()
+            self._recall.write()  # now is the time: nobody waits
+            return self._inbox.get()
+        if gather and self._costs(max(map(self._recall.n_unknown, self.answers))) > 20 * GATHER_S:
+            with contextlib.suppress(queue.Empty):
+                return self._inbox.get(timeout=GATHER_S)
+        return None
 
     def step(self) -> None:
         """One call of the native kernel, and what comes of it."""
+        self._step()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._unsent:
+            self._send(self._unsent)
+            self._unsent = []
+
+    def _step(self) -> None:
         self._look_at_clocks()
         self._admit()
         answering = self._scheduler.answering()
@@ -133,15 +161,15 @@ class Loop:
         except TooLongError as error:
             message = f"This model's maximum context length is {self._model.n_ctx} tokens. However, your messages resulted "
             message += f"in {error}. Please reduce the length of the messages."
-            self._send(words.Failed(request.id, Trouble.CONTEXT_LENGTH, message))
+            self._unsent.append(words.Failed(request.id, Trouble.CONTEXT_LENGTH, message))
             return
         except (PromptError, TokenizeError) as error:
-            self._send(words.Failed(request.id, Trouble.BAD_PROMPT, str(error)))
+            self._unsent.append(words.Failed(request.id, Trouble.BAD_PROMPT, str(error)))
             return
         pieces = [self._model.vocabulary.piece(token) for token in request.done]
         answer = Answer.new(request, tokens, self._model.sampler(request.sampling), pieces)
         self._scheduler.add(answer)
-        self._send(words.Accepted(request.id, answer.n_prompt))
+        self._unsent.append(words.Accepted(request.id, answer.n_prompt))
         if request.done and (reason := answer.used_up(self._model.n_ctx)):
             self._finish(answer, reason)  # only its end got lost
 
@@ -151,54 +179,8 @@ class Loop:
             self._finish(answer, Reason.GAVE_WAY)
         for answer in self._scheduler.admit():
             answer.admitted = time.monotonic()
-            self._recall(answer)
-        for answer in self._scheduler.running:
-            if (leader := answer.leader) and (
-                leader.slot is None  # it has ended, and what it read is in the tree
-                or not leader.reading
-                or leader.n_read >= n_common(leader.tokens, answer.tokens)
-            ):
-                self._recall(answer)
-
-    def _recall(self, answer: Answer) -> None:
-        """Finds the longest prefix of the prompt that is computed already, or being computed just now."""
-        answer.leader = None
-        if not self._model.keeps_states or answer.slot is None:
-            return
-        n_most = answer.n_given - 1  # the last token is computed in any case: the next one is sampled after it
-        path = self._prefixes.match(answer.tokens[:n_most])
-        n_kept = path[-1].stop if path else 0
-        n_live, live = max(self._live(answer, n_most), default=(0, None), key=lambda pair: pair[0])
-        if live and live.slot is not None and n_live > n_kept:
-            if live.n_read >= n_live:
-                self._model.copy(live.slot, answer.slot, n_live)
-                answer.n_read = n_live
-            elif n_live >= n_kept + N_LEAST:
-                answer.leader = live
-                return
-        if answer.n_read == 0 and n_kept >= N_LEAST:
-            self._restore(answer, path)
-        answer.n_cached = min(answer.n_read, answer.n_prompt)
-
-    def _live(self, answer: Answer, n_most: int) -> Iterator[tuple[int, Answer]]:
-        """What running sequences have in common with this one; of background ones only what they have read."""
-        for other in self._scheduler.running:
-            if other is not answer and other.admitted and not other.leader:  # else it has not been looked at itself yet
-                n = min(n_common(other.tokens, answer.tokens), n_most)
-                yield (n if other.reading and not other.background else min(n, other.n_read)), other
-
-    def _restore(self, answer: Answer, path: list[Piece]) -> None:
-        """Puts the known states back, as far as they can be read and fit."""
-        assert answer.slot is not None
-        for i, piece in enumerate(path):
-            with self._beat.inside_for(answer.id):
-                state = self._prefixes.read(piece)
-                if not state or not self._model.restore(answer.slot, state, answer.n_read, piece.stop):
-                    self._prefixes.forget(piece)
-                    path = path[:i]
-                    break
-            answer.n_read = piece.stop
-        self._prefixes.use(path)
+            self._recall.begin(answer, self._scheduler.running)
+        self._recall.go_on(self._scheduler.running)
 
     def _guess(self, answering: list[Answer]) -> None:
         n_left = DRAFT_MAX if self._drafts and not self._scheduler.reading else 0  # a prompt can use the room better
@@ -243,13 +225,13 @@ class Loop:
         return reason is None
 
     def _say(self, answer: Answer, text: str) -> None:
-        self._send(words.Delta(answer.id, text, answer.unsent))
+        self._unsent.append(words.Delta(answer.id, text, answer.unsent))
         answer.unsent = []
 
     def _finish(self, answer: Answer, reason: Reason) -> None:
         if rest := answer.text.finish():
             self._say(answer, rest)
-        self._send(answer.finished(reason))
+        self._unsent.append(answer.finished(reason))
         self.remove(answer)
 
     def remove(self, answer: Answer, keep: bool = True) -> None:
@@ -260,15 +242,15 @@ class Loop:
         answer.sampler.close()
         if slot is None:
             return
-        if keep and self._model.keeps_states:
-            self._prefixes.add(answer.tokens[: answer.n_read], functools.partial(self._model.state, slot))
+        if keep:
+            self._recall.keep(answer.tokens[: answer.n_read], slot)
         self._model.cut(slot, 0)
 
     def _look_at_clocks(self) -> None:
         now = time.monotonic()
         for answer in self.answers:
             if trouble := answer.overdue(now, self._limits):
-                self._send(words.Failed(answer.id, *trouble))
+                self._unsent.append(words.Failed(answer.id, *trouble))
                 self.remove(answer)
 
     def _give_up(self, slices: list[Slice[Answer]], error: DecodeError) -> None:
@@ -276,4 +258,4 @@ class Loop:
         log.error("A step of %d sequences failed: %s", len(slices), error)
         for s in slices:
             self.remove(s.sequence, keep=False)
-            self._send(words.Failed(s.sequence.id, Trouble.INTERNAL, "The engine could not compute this answer."))
+            self._unsent.append(words.Failed(s.sequence.id, Trouble.INTERNAL, "The engine could not compute this answer."))

@@ -115,7 +115,7 @@ class Config:
     n_threads: int
     kv_type: str = "f16"  # of the numbers in the context: "f16" or "q8_0"
     draft: bool = True  # whether to guess tokens ahead where that pays
-    slice_s: float | None = None  # how long a step with a slice of a prompt may keep readers waiting; None: by measure
+    slice_s: float | None = None  # how long a slice of a prompt may keep running answers waiting; None: by measure
     ram_bytes: int = 2**29  # for states of prefixes read before
     disk_bytes: int = 2**31  # the same, in the cache folder
     cache_dir: str | None = None  # None: nothing on disk

@@ -1,8 +1,10 @@
 """Who gets how many tokens in the next step. Plain Python: no llama.cpp, no threads, no clock.
 
-The rule: running answers first, one token each, as many in one step as is fastest for all of them together; then a
-slice of the prompts being read, as long as the step stays short enough for those who read along. When nobody reads
-along a prompt is read in long slices. Prompts read ahead for somebody who still types come when nothing else is to do.
+Running answers get one token each, as many of them in one step as is fastest for all together. A prompt is read in
+slices. Small ones are dear (on two cores a token of a prompt costs twice as much in a step of four as in one of 64), so
+when somebody reads along, a slice is long but comes seldom: each running answer gets CALM tokens at its usual pace
+between two of them. What the cost table shows to be cheap in small slices, or done soon, is read without such a pause.
+Prompts read ahead for somebody who still types come when nothing else is to do.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from engine.costs import PATIENCE, Costs
 from engine.request import Config
 
 ALONE_S = 1.0  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
+CALM = 24  # tokens of an answer between two long slices, so that 19 of 20 of its gaps are short
+FAIR = 1.25  # times the least price of a token: that is cheap
 SLICE_MAX = 512  # tokens of prompts in a step
 DRAFT_MAX = 15  # guessed tokens in a step, of all answers together
 
@@ -33,7 +37,9 @@ class Sequence:
     slot: int | None = None  # None: waiting for one
     background: bool = False  # has time: its prompt is read when nothing else is to do
     leader: Sequence | None = None  # reads the same beginning at this moment; to be copied, not read twice
+    n_awaited: int = 0  # so many tokens of the leader
     draft: list[int] = field(default_factory=list)  # what may come next, to be verified in the next step
+    n_calm: int = CALM  # steps since a long slice of somebody else's prompt was in one
 
     def __post_init__(self) -> None:
         self.n_given = len(self.tokens)
@@ -83,7 +89,8 @@ class Scheduler(Generic[S]):
         self._running: dict[int, S] = {}  # by slot
         self._turns: deque[S] = deque()  # running answers; whoever waits longest for a token comes first
         self._costs = costs
-        self._slice_s = slice_s  # how long a step beside running answers may take; None: PATIENCE
+        # How long a step with a long slice may take: by default half of the time is for prompts.
+        self._slice_s = slice_s or min(ALONE_S, CALM * costs(1))
 
     def __bool__(self) -> bool:
         return bool(self._running or self._waiting)
@@ -140,42 +147,69 @@ class Scheduler(Generic[S]):
         for s in self._running.values():
             if not s.reading and s not in self._turns:
                 self._turns.append(s)
-        n = self._costs.best(len(self._turns))
+        n = len(self._turns)
+        if not (self.reading and self._wait == 0):  # beside a long slice a token is cheapest: then it is everybody's turn
+            n = self._costs.best(n)
         chosen = [self._turns.popleft() for _ in range(n)]
         self._turns.extend(chosen)
         return chosen
 
+    @property
+    def _wait(self) -> int:
+        """Steps until all running answers have had so many tokens at their usual pace that a long slice may come."""
+        return max((CALM - s.n_calm for s in self._turns if s.n_calm < CALM), default=0)
+
     def next(self, answering: list[S]) -> list[Slice[S]]:
         """The next step: these answers with their drafts, and slices of prompts. Empty only when nothing can run."""
         batch = [_slice(s, len(s.tokens)) for s in answering]
+        parts = [] if len(self._turns) == len(self._running) else self._parts(background=not answering)
         n_tokens = sum(1 + len(s.draft) for s in answering)
+        n_left = sum(n for _, n in parts)
+        n_slice = min(n_left, self._budget(n_tokens, n_left) if answering else self._room(0, ALONE_S, 4)) if parts else 0
+        long = n_slice and answering and self._costs(n_tokens + n_slice) > PATIENCE * self._costs(n_tokens)
+        for s in self._turns if long else answering:
+            s.n_calm = 0 if long else s.n_calm + 1
+        return batch + _slices(parts, n_slice)
+
+    def _parts(self, background: bool) -> list[tuple[S, int]]:
+        """The prompts to be read, and how many tokens of each; background ones only if nobody else has one."""
         reading = [s for s in self._running.values() if s.reading and not s.leader]
-        if urgent := [s for s in reading if not s.background]:
+        if (urgent := [s for s in reading if not s.background]) or not background:
             reading = urgent
-        elif answering:
-            return batch
-        return batch + self._slices(reading, self._budget(len(answering), n_tokens))
+        return [(s, self._part(s)) for s in reading]
 
-    def _budget(self, n_answering: int, n_tokens: int) -> int:
-        if not n_answering:
-            return min(SLICE_MAX, self._costs.room(0, ALONE_S))
-        limit_s = self._slice_s or PATIENCE * self._costs(n_answering) * self._costs.slowness
-        return min(SLICE_MAX, self._costs.room(n_tokens, limit_s))
+    def _part(self, s: S) -> int:
+        """Tokens of a prompt to be read before others can do something: to its end, or as far as somebody follows."""
+        marks = [other.n_awaited for other in self._running.values() if other.leader is s]
+        return min([s.n_given, *marks]) - s.n_read
 
-    @staticmethod
-    def _slices(reading: list[S], budget: int) -> list[Slice[S]]:
-        """Half of the budget for whoever came first, so that nobody starves; then the least left to read comes first."""
-        given: dict[S, int] = {}
-        for n_most, sequences in (
-            (math.ceil(budget / 2), reading[:1]),
-            (budget, sorted(reading, key=lambda s: s.n_left)),
-        ):
-            for s in sequences:
-                n = min(n_most, budget, s.n_left - given.get(s, 0))
-                if n:
-                    given[s] = given.get(s, 0) + n
-                    budget -= n
-        return [_slice(s, s.n_read + n) for s, n in given.items()]
+    def _room(self, n_tokens: int, limit_s: float, least: int) -> int:
+        return self._costs.room(n_tokens, limit_s, SLICE_MAX) or least
+
+    def _budget(self, n_tokens: int, n_left: int) -> int:
+        """How many tokens of prompts to read beside answers that need n."""
+        wait = self._wait
+        if wait == 0:
+            return self._room(n_tokens, self._slice_s, 4 - n_tokens % 4)
+        usual_s = self._costs(n_tokens)
+        n = self._costs.room(n_tokens, PATIENCE * usual_s * self._costs.slowness, SLICE_MAX)
+        if not n:
+            return 0
+        step_s = self._costs(n_tokens + n)
+        cheap = step_s - usual_s <= n * FAIR * self._costs.least_price
+        soon = math.ceil(n_left / n) * step_s <= wait * usual_s  # it would be done before a long slice may begin
+        return n if cheap or soon else 0
+
+
+def _slices(parts: list[tuple[S, int]], budget: int) -> list[Slice[S]]:
+    """Equal slices of the parts; what one does not need is for the others. The first get what cannot be divided."""
+    slices = []
+    for n_more, (s, n_left) in zip(range(len(parts), 0, -1), sorted(parts, key=lambda p: p[1]), strict=True):
+        n = min(n_left, math.ceil(budget / n_more))
+        budget -= n
+        if n:
+            slices.append(_slice(s, s.n_read + n))
+    return slices
 
 
 def _slice(sequence: S, stop: int) -> Slice[S]:

@@ -1,4 +1,4 @@
-"""How many threads the engine computes with, and how they wait for each other."""
+"""How many threads the engine computes with, how they wait for each other, and what kind of memory they read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import psutil
 
 from engine import cgroup
 
+HUGE_PAGES = "glibc.malloc.hugetlb"
 CPU_FOLDER = Path("/sys/devices/system/cpu")
 
 
@@ -24,12 +25,16 @@ def count() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Variables that must be set before llama.cpp is loaded: OpenMP reads them then and never again.
+    """Variables that must be set before llama.cpp and the C library are loaded: they are read then and never again.
 
     A thread that has nothing to do spins for a moment (a step has hundreds of barriers, sleeping at each costs a third of
-    the speed) and then sleeps: unbounded, one busy neighbour on two cores cuts the speed from 45 to 14 tokens/s.
+    the speed) and then sleeps: unbounded, one busy neighbour on two cores cuts the speed from 45 to 14 tokens/s. Weights
+    in pages of 2 MB instead of 4 KB are read a tenth faster; Linux gives them to whoever asks, and glibc can be told to.
     """
-    return {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000")}
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if HUGE_PAGES not in tunables:
+        tunables = f"{tunables}:{HUGE_PAGES}=1".lstrip(":")
+    return {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"), "GLIBC_TUNABLES": tunables}
 
 
 def allowed() -> set[int]:

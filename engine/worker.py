@@ -39,11 +39,10 @@ ORIGINAL_CONTEXT = ".rope.scaling.original_context_length"
 END_BYTES = 2**20  # at both ends of a model file, to tell it from another of the same size
 
 
-def speak(out: BinaryIO, word: words.Word) -> None:
-    """Sends a word to the front; without one to hear it there is nothing left to do."""
+def speak(out: BinaryIO, said: list[words.Word]) -> None:
+    """Sends words to the front; without one to hear them there is nothing left to do."""
     try:
-        out.write(words.dump(word))
-        out.flush()
+        out.write(b"".join(map(words.dump, said)))
     except BrokenPipeError:
         os._exit(0)
 
@@ -99,7 +98,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine: %(message)s", datefmt="%H:%M:%S")
     # Native code may print: that goes to the log, and only events go where events are expected.
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     send = functools.partial(speak, out)
     source = sys.stdin.buffer
@@ -118,13 +117,10 @@ def main() -> None:
         governor = Governor(config.n_threads, costs, Others())
         loop = Loop(model, config, (costs, governor, prefixes, beat), inbox, send)
     except (ModelError, PromptError) as error:
-        send(words.LoadFailed(str(error)))
+        send([words.LoadFailed(str(error))])
         os._exit(1)  # the listening thread could not be stopped otherwise
-    send(
-        words.Ready(
-            model.n_ctx, model.n_ctx_train, model.n_params, model.size_bytes, model.description, build(), model.load_s
-        )
-    )
+    facts = (model.n_ctx, model.n_ctx_train, model.n_params, model.size_bytes, model.description, build(), model.load_s)
+    send([words.Ready(*facts)])
     loop.run()
     states[0].flush(FLUSH_S)
     os._exit(0)

@@ -4,18 +4,17 @@ import pytest
 
 from engine.costs import SIZES, Costs
 
-FOURS = Costs({1: 0.020, 2: 0.040, 3: 0.050, 4: 0.060, 5: 0.110, 6: 0.115, 8: 0.130, 16: 0.170, 128: 1.0})
+FOURS = Costs({1: 0.020, 2: 0.040, 3: 0.050, 4: 0.060, 5: 0.110, 6: 0.115, 8: 0.150, 16: 0.170, 128: 1.0})
 
 
 def test_between_measured_sizes_and_beyond_them_it_is_a_straight_line():
-    assert FOURS(12) == pytest.approx(0.150)
+    assert FOURS(12) == pytest.approx(0.160)
     assert FOURS(1) == 0.020
     assert FOURS(256) == pytest.approx(1.0 + 128 * (1.0 - 0.170) / 112)
 
 
-def test_a_bigger_step_is_never_cheaper():
-    costs = Costs({1: 0.030, 2: 0.020, 4: 0.050})
-    assert costs(2) == 0.030
+def test_a_bigger_step_may_be_cheaper():
+    assert Costs({1: 0.020, 12: 0.176, 16: 0.163})(16) == 0.163
 
 
 def test_the_best_number_of_answers_in_a_step_gives_the_most_tokens():
@@ -27,11 +26,17 @@ def test_nearly_as_good_counts_as_better_when_it_serves_more():
     assert Costs({1: 0.020, 2: 0.0405, 4: 0.0805}).best(4) == 4
 
 
-def test_the_room_beside_answers_is_within_the_limit_and_fills_a_four():
-    assert FOURS.room(1, 0.060) == 3
-    assert FOURS.room(1, 0.170) == 15
-    assert FOURS.room(1, 0.001) == 3  # a prompt must get on
-    assert FOURS.room(4, 0.001) == 4
+def test_the_room_in_a_step_is_what_the_kernels_like_and_the_limit_allows():
+    assert FOURS.room(1, 0.060, 100) == 3
+    assert FOURS.room(1, 0.170, 100) == 15
+    assert FOURS.room(1, 0.300, 100) == 31  # no 34, though they would fit
+    assert FOURS.room(1, 1.000, 100) == 95
+    assert FOURS.room(1, 0.050, 100) == 0
+    assert FOURS.room(4, 0.060, 100) == 0
+
+
+def test_the_least_price_is_that_of_the_best_measured_size():
+    assert FOURS.least_price == pytest.approx(1.0 / 128)
 
 
 def test_a_slower_machine_is_followed():

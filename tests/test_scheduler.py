@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.costs import Costs
-from engine.scheduler import SLICE_MAX, Scheduler, Sequence, Slice
+from engine.scheduler import CALM, SLICE_MAX, Scheduler, Sequence, Slice
 
 LINEAR = Costs({1: 0.020, 2: 0.030, 128: 1.290})  # 10 ms and 10 ms for each token
 FOURS = Costs({1: 0.020, 2: 0.036, 3: 0.050, 4: 0.060, 5: 0.110, 8: 0.130, 16: 0.170, 128: 1.0})
@@ -40,12 +40,34 @@ def test_a_prompt_alone_is_read_in_slices_of_about_a_second():
     assert step(scheduler_of(sequence("a", 500))) == {"a": (0, 96)}  # 100 tokens would take longer
 
 
-def test_a_prompt_beside_an_answer_gets_what_keeps_the_step_within_the_readers_patience():
-    scheduler = scheduler_of(sequence("answer", 3))
+def test_a_long_slice_beside_an_answer_comes_only_after_so_many_tokens_at_its_usual_pace():
+    scheduler = scheduler_of(sequence("answer", 3), costs=FOURS)
     step(scheduler)
     scheduler.add(sequence("long", 500))
-    assert step(scheduler) == {"answer": (3, 4), "long": (0, 3)}  # 4 tokens: 50 ms = 2.5 x 20 ms
-    assert step(scheduler) == {"answer": (4, 5), "long": (3, 6)}
+    assert step(scheduler) == {"answer": (3, 4), "long": (0, 47)}  # 48 tokens: 407 ms; 24 tokens of the answer take 480
+    for i in range(CALM):
+        assert step(scheduler) == {"answer": (4 + i, 5 + i)}
+    assert step(scheduler)["long"] == (47, 94)
+
+
+def test_what_is_soon_read_is_read_in_small_slices_without_waiting_for_a_long_one():
+    scheduler = scheduler_of(sequence("answer", 3), costs=Costs({1: 0.020, 4: 0.050, 16: 0.170, 128: 1.0}))
+    step(scheduler)
+    scheduler.add(sequence("long", 60))
+    assert step(scheduler)["long"] == (0, 47)
+    assert step(scheduler) == {"answer": (4, 5), "long": (47, 50)}  # 4 tokens: 50 ms = 2.5 x 20 ms
+    assert step(scheduler) == {"answer": (5, 6), "long": (50, 53)}
+
+
+def test_where_small_slices_are_cheap_every_step_has_one():
+    cheap = Costs({1: 0.020, 4: 0.021, 16: 0.024, 32: 0.034, 128: 0.160})
+    scheduler = scheduler_of(sequence("answer", 3), costs=cheap)
+    step(scheduler)
+    scheduler.add(sequence("long", 5000))
+    step(scheduler)
+    read = scheduler.running[1].n_read
+    for i in range(1, 4):
+        assert step(scheduler)["long"][1] == read + 31 * i  # 32 tokens: 34 ms; 48 would take more than 50
 
 
 def test_the_longest_step_beside_an_answer_can_be_set():
@@ -53,6 +75,13 @@ def test_the_longest_step_beside_an_answer_can_be_set():
     step(scheduler)
     scheduler.add(sequence("long", 500))
     assert step(scheduler) == {"answer": (3, 4), "long": (0, 15)}  # 16 tokens: 170 ms; 20 would take 210
+
+
+def test_beside_a_long_slice_it_is_every_answers_turn():
+    scheduler = scheduler_of(*(sequence(name, 1) for name in "abcdef"), costs=FOURS)
+    step(scheduler)
+    scheduler.add(sequence("long", 500))
+    assert set(step(scheduler)) == {*"abcdef", "long"}
 
 
 def test_a_slow_machine_gets_shorter_slices():
@@ -70,18 +99,18 @@ def test_as_many_answers_share_a_step_as_is_fastest_for_all_and_they_take_turns(
     assert set(step(scheduler)) == set("cdef")
 
 
-def test_equal_prompts_are_read_one_after_another_and_a_short_one_need_not_wait_for_a_long_one():
-    assert step(scheduler_of(sequence("a", 90), sequence("b", 90))) == {"a": (0, 90), "b": (0, 6)}
+def test_prompts_are_read_in_equal_parts_and_a_short_one_leaves_its_room_to_the_others():
+    assert step(scheduler_of(sequence("a", 90), sequence("b", 90))) == {"a": (0, 48), "b": (0, 48)}
     scheduler = scheduler_of(sequence("long", 500), sequence("short", 20))
     assert step(scheduler) == {"long": (0, 76), "short": (0, 20)}
 
 
 def test_a_follower_waits_for_its_leader_to_read():
     leader, follower = sequence("a", 500), sequence("b", 500)
-    follower.leader = leader
+    follower.leader, follower.n_awaited = leader, 90
     scheduler = scheduler_of(leader, follower)
-    assert set(step(scheduler)) == {"a"}
-    follower.leader, follower.n_read = None, 480
+    assert step(scheduler) == {"a": (0, 90)}  # 96 would fit: from here on there is something for both
+    follower.leader, follower.n_read = None, 90
     assert set(step(scheduler)) == {"a", "b"}
 
 

@@ -55,7 +55,14 @@ def test_where_the_topology_is_hidden_there_is_still_at_least_one_thread(monkeyp
     assert threads.count() >= 1
 
 
-def test_the_users_own_openmp_setting_wins(monkeypatch):
-    assert threads.environment() == {"GOMP_SPINCOUNT": "1000"}
+def test_the_users_own_settings_win(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert threads.environment() == {"GOMP_SPINCOUNT": "1000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")
-    assert threads.environment() == {"GOMP_SPINCOUNT": "5"}
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    assert threads.environment() == {
+        "GOMP_SPINCOUNT": "5",
+        "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1",
+    }
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    assert threads.environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"

@@ -62,6 +62,7 @@ class Model:
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._passing = config.n_slots  # the sequence that states go through on their way in and out
         self.vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self._model), self._llama.metadata)
+        self._row = ctypes.c_float * self.vocabulary.n_tokens
         self.batch = Batch(n_batch)
         self._warm_up()
         self.load_s = time.monotonic() - started
@@ -131,12 +132,14 @@ class Model:
 
     def sample(self, sampler: Sampler, row: int) -> int:
         """The next token after the batch's row `row`; the chain takes note of it."""
+        if sampler.takes_most_likely:
+            return int(self.logits(row).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, row)
 
     def logits(self, row: int) -> np.ndarray:
         """(n_vocab,) scores of the token after the batch's row `row`; a view that the next step overwrites."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(pointer, (self.vocabulary.n_tokens,))
+        return np.frombuffer(memoryview(self._row.from_address(ctypes.addressof(pointer.contents))), np.float32)
 
     def cut(self, slot: int, n: int) -> None:
         """Forgets all but the first n tokens of a sequence."""

@@ -16,13 +16,15 @@ class Sampler:
     """One sequence's own native chain of samplers, so that sequences never see each other's seed or penalties."""
 
     def __init__(self, sampling: Sampling, n_vocab: int) -> None:
+        # Then the chain need not be asked: it copies all logits, 12 bytes each, to find the largest.
+        self.takes_most_likely = sampling.temperature <= 0 and not _penalizes(sampling)
         self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for link in self._links(sampling, n_vocab):
             llama_cpp.llama_sampler_chain_add(self.chain, link)
 
     @staticmethod
     def _links(s: Sampling, n_vocab: int) -> Iterable[Any]:
-        if (s.repeat_penalty, s.frequency_penalty, s.presence_penalty) != (1.0, 0.0, 0.0):
+        if _penalizes(s):
             yield llama_cpp.llama_sampler_init_penalties(
                 n_vocab, PENALTY_WINDOW, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
             )
@@ -43,3 +45,7 @@ class Sampler:
     def close(self) -> None:
         """Frees the chain; its links go with it."""
         llama_cpp.llama_sampler_free(self.chain)
+
+
+def _penalizes(s: Sampling) -> bool:
+    return (s.repeat_penalty, s.frequency_penalty, s.presence_penalty) != (1.0, 0.0, 0.0)
