@@ -16,7 +16,7 @@ import urllib.request
 from bench import stream
 
 N_TURNS = 3
-N_WORDS = 330  # about 1,000 tokens
+N_WORDS = 200  # about 1,000 tokens
 
 
 def restart(model: str) -> dict[str, float]:
@@ -56,7 +56,7 @@ def gaps(url: str) -> dict[str, float]:
     reader.start()
     started.wait()
     asked = time.perf_counter()
-    long = stream.ask(url, [{"role": "user", "content": stream.text(500, time.time_ns())}], 2)
+    long = stream.ask(url, [{"role": "user", "content": stream.text(290, time.time_ns())}], 2)
     reader.join()
     (running,) = answers
     during = stream.gaps_s([t for t in running.tokens if asked <= t <= asked + long.first_s])

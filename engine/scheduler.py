@@ -89,8 +89,7 @@ class Scheduler(Generic[S]):
         self._running: dict[int, S] = {}  # by slot
         self._turns: deque[S] = deque()  # running answers; whoever waits longest for a token comes first
         self._costs = costs
-        # How long a step with a long slice may take: by default half of the time is for prompts.
-        self._slice_s = slice_s or min(ALONE_S, CALM * costs(1))
+        self._slice_s = slice_s  # how long a step with a long slice may take; None: half of the time is for prompts
 
     def __bool__(self) -> bool:
         return bool(self._running or self._waiting)
@@ -190,7 +189,8 @@ class Scheduler(Generic[S]):
         """How many tokens of prompts to read beside answers that need n."""
         wait = self._wait
         if wait == 0:
-            return self._room(n_tokens, self._slice_s, 4 - n_tokens % 4)
+            limit_s = self._slice_s or min(ALONE_S, CALM * self._costs(1) * self._costs.slowness)
+            return self._room(n_tokens, limit_s, 4 - n_tokens % 4)
         usual_s = self._costs(n_tokens)
         n = self._costs.room(n_tokens, PATIENCE * usual_s * self._costs.slowness, SLICE_MAX)
         if not n:

@@ -24,6 +24,14 @@ def test_the_latest_occurrence_counts():
     assert Lookup([*TEXT[:10], 7, 8, *TEXT[:10], 9, 9, *TEXT[:10]]).guess(0, CHEAP, 2) == [9, 9]
 
 
+def test_a_copy_is_followed_though_its_last_tokens_stand_in_a_later_place_too():
+    tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 5, 6, 7, 8, 9, 99, 0, 1, 2, 3, 4, 5]
+    lookup = Lookup(tokens)
+    assert lookup.guess(0, CHEAP, 3) == [6, 7, 8]
+    tokens += [6, 7, 8, 9]
+    assert lookup.guess(0, CHEAP, 1) == [10]  # not 99, which followed the last 5 tokens the last time
+
+
 def test_tokens_added_later_are_found_too():
     tokens = [*TEXT, 1]
     lookup = Lookup(tokens)
