@@ -41,9 +41,9 @@ def streams(n: int) -> Callable[[str, int], float]:
 
 
 def shared(url: str, turn: int) -> float:
-    """p95 seconds to the first text of 8 clients at once with the same system prompt of about 700 tokens."""
-    system = {"role": "system", "content": stream.text(230, f"{turn} {time.time_ns()}")}
-    chats = [[system, *talk(8, i)] for i in range(8)]
+    """p95 seconds to the first text of 8 clients at once: the same system prompt of about 700 tokens, short questions."""
+    system = {"role": "system", "content": stream.text(125, f"{turn} {time.time_ns()}")}
+    chats = [[system, *talk(2, i)] for i in range(8)]
     return stream.percentile([a.first_s for a in stream.ask_all(url, chats, 16)], 95)
 
 

@@ -75,6 +75,7 @@ class Engine:
                 stream.put(Failed(request.id, Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
                 return stream
             self._streams[request.id] = stream
+            self._changed.notify_all()  # now there is a heartbeat to watch
             if self._state is State.IDLE:
                 self._enter(State.WAKING)
             process = self._process

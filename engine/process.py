@@ -17,6 +17,7 @@ from engine.request import Command, Word, dump, load
 
 log = logging.getLogger("engine")
 ROOT = Path(__file__).resolve().parent.parent
+WORKER = "engine.worker"
 EXIT_S = 2.0  # for a worker to end itself after its input ended
 
 
@@ -27,7 +28,7 @@ class Process:
         self.beat = Beat()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.worker", str(self.beat.descriptor)],
+                [sys.executable, "-m", WORKER, str(self.beat.descriptor)],
                 cwd=ROOT,
                 env=os.environ | threads.environment(),
                 pass_fds=[self.beat.descriptor],

@@ -8,12 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine import process
 from engine.client import Engine
-from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Limits, Request, Trouble
+from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Limits, Request, Sampling, Trouble
 from engine.stream import State, Stream
 from tests.conftest import DEMO, PATIENCE_S
+from tests.stuck_worker import STUCK_SEED
 
 ENDLESS_CTX = 50_000  # tokens; minutes of talking
+STALL_S = 3.0  # longer than any step of the small models here
 
 
 @pytest.fixture
@@ -147,6 +150,58 @@ def test_a_request_that_two_workers_died_of_is_refused(start, endless_model):
     event = next_event(waiting)
     assert isinstance(event, Failed)
     assert event.trouble is Trouble.ENGINE_DIED
+
+
+@pytest.fixture
+def start_stuck(start, endless_model, monkeypatch, tmp_path) -> Callable[[], tuple[Engine, list[State], Path]]:
+    """An engine whose workers get stuck when told so, the states it goes through, and the file that tells them."""
+
+    def start_stuck() -> tuple[Engine, list[State], Path]:
+        file = tmp_path / "stuck"
+        monkeypatch.setattr(process, "WORKER", "tests.stuck_worker")
+        monkeypatch.setenv("LINNET_TEST_STUCK", str(file))
+        engine = start(endless_model, n_ctx=ENDLESS_CTX, limits=Limits(step_s=STALL_S))
+        states: list[State] = []
+        enter = engine._enter
+
+        def note(state: State) -> None:
+            states.append(state)
+            enter(state)
+
+        monkeypatch.setattr(engine, "_enter", note)
+        return engine, states, file
+
+    return start_stuck
+
+
+def test_a_request_whose_step_does_not_come_back_is_told_so_and_the_others_go_on_where_they_were(start_stuck):
+    engine, states, _ = start_stuck()
+    other = engine.submit(request("other", max_tokens=3000))
+    assert has_begun(other)
+    _, end = whole(engine.submit(request("stuck", sampling=Sampling(seed=STUCK_SEED))))
+    assert isinstance(end, Failed)
+    assert end.trouble is Trouble.STALLED
+    assert f"within {STALL_S:g} s" in end.message
+    text, end = whole(other)
+    assert isinstance(end, Finished)
+    assert (end.n_answer, end.stop_reason) == (3000, "max_tokens")
+    assert states == [State.STALLED, State.RESTARTING, State.READY]
+    assert engine.status().n_restarts == 1
+    alone, _ = whole(engine.submit(request("again", max_tokens=3000)))
+    assert text[:200] in alone[:400]  # all but what has_begun took
+    assert len(alone) - len(text) < 200
+
+
+def test_a_step_of_all_that_does_not_come_back_harms_nobody(start_stuck):
+    engine, states, file = start_stuck()
+    streams = [engine.submit(request(id, max_tokens=3000)) for id in "ab"]
+    assert all(map(has_begun, streams))
+    file.touch()
+    for stream in streams:
+        _, end = whole(stream)
+        assert isinstance(end, Finished)
+        assert end.n_answer == 3000
+    assert states == [State.STALLED, State.RESTARTING, State.READY]
 
 
 def test_an_idle_model_is_unloaded_and_the_next_request_loads_it_again(start):
