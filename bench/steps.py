@@ -66,6 +66,7 @@ def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int)
             messages = [{"role": "user", "content": f"tell me about stone number {i}"}]
             inbox.put(Request(str(i), messages, max_tokens=10**6, loop_stop=False))
         worker.take()
+        n_prompt = worker.answers[0].n_prompt
         while any(answer.reading for answer in worker.answers):
             worker.step()
         while len(steps) < N_STEPS and worker.answers:  # a trained model may end its answer sooner
@@ -74,7 +75,6 @@ def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int)
             worker.step()
             steps.append(time.perf_counter() - started)
             outside.append(steps[-1] - (model.native_s - native_s))
-        n_prompt = worker.answers[0].n_prompt
         for answer in worker.answers:
             worker.remove(answer)
     return statistics.median(steps), statistics.median(outside), n_prompt

@@ -27,7 +27,8 @@ class Costs:
 
     def __init__(self, seconds: dict[int, float]) -> None:
         self._sizes = sorted(seconds)
-        self._seconds = [seconds[n] for n in self._sizes]
+        # Up to ROWS a larger step can be cheaper; beyond, where it was measured so, it was noise.
+        self._seconds = [seconds[n] if n <= ROWS else max(seconds[m] for m in self._sizes if m <= n) for n in self._sizes]
         self._best = {0: 0}
         self._known: dict[int, float] = {}  # asked for several times in each step
         self.slowness = 1.0  # how much longer steps take at present: long contexts, other programs
@@ -49,6 +50,8 @@ class Costs:
         i = min(bisect.bisect_left(self._sizes, n), len(self._sizes) - 1)
         low, high = self._sizes[i - 1], self._sizes[i]
         slope = (self._seconds[i] - self._seconds[i - 1]) / (high - low)
+        if n > high:  # no token is for nothing
+            return self._seconds[i] + max(slope, self.least_price) * (n - high)
         return self._seconds[i - 1] + slope * (n - low)
 
     def best(self, n: int) -> int:
@@ -60,7 +63,7 @@ class Costs:
         return self._best[n]
 
     def room(self, n: int, limit_s: float, n_most: int) -> int:
-        """How many more tokens, at most `n_most`, fit into a step with n of them that may take so long; 0: not even four."""
+        """How many more tokens, at most `n_most`, make a size the kernels like that takes no longer; 0: there is none."""
         sizes = sorted({4, 8, 12, *range(ROWS, n + n_most + 1, ROWS)}, reverse=True)
         return next((m - n for m in sizes if n < m <= n + n_most and self(m) * self.slowness <= limit_s), 0)
 

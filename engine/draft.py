@@ -24,23 +24,19 @@ class Lookup:
         self._seen: dict[tuple[int, ...], int] = {}  # where each n-gram was last followed by something
         self._n_seen = 0
         self._at: int | None = None  # what comes is what stands here, as far as it is known
-        self._unsaid: int | None = None  # a guess not made: which token it was about
+        self._silent = False  # that was not said, for it would not have paid
         self._right = PRIOR * PRIOR_WEIGHT
         self._tried = PRIOR_WEIGHT
 
     def guess(self, n_others: int, costs: Costs, n_most: int) -> list[int]:
         """What probably follows, at most `n_most` tokens; [] when that does not pay in a step with n_others answers more."""
         self._index()
-        if self._unsaid is not None and self._unsaid < len(self._tokens):  # what was not tried is learnt from for free
-            self.learn(int(self._at is not None), 1)
-        self._unsaid = None
         if self._at is None:
             self._at = self._seen.get(tuple(self._tokens[-N_GRAM:]))
         if self._at is None:
             return []
         n = max(0, min(self._length(n_others, costs), n_most))
-        if n == 0:
-            self._unsaid = len(self._tokens)
+        self._silent = n == 0
         return self._tokens[self._at : self._at + n]
 
     def learn(self, n_right: int, n_guessed: int) -> None:
@@ -52,9 +48,14 @@ class Lookup:
         # An n-gram is entered once a token follows it, so that the last one does not find itself.
         for end in range(max(N_GRAM, self._n_seen), len(self._tokens)):
             self._seen[tuple(self._tokens[end - N_GRAM : end])] = end
-        for token in self._tokens[self._n_seen :] if self._at is not None else ():
+        for token in self._tokens[self._n_seen :]:
+            if self._at is None:
+                break
             # A copy is followed where it is, though a later place may have the last few tokens, too.
-            self._at = self._at + 1 if self._at is not None and self._tokens[self._at] == token else None
+            right = self._tokens[self._at] == token
+            if self._silent:  # what was not tried is learnt from for free
+                self.learn(int(right), 1)
+            self._at = self._at + 1 if right else None
         self._n_seen = len(self._tokens)
 
     def _length(self, n_others: int, costs: Costs) -> int:

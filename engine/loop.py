@@ -69,9 +69,13 @@ class Loop:
 
     def take(self) -> bool:
         """Carries out the commands that have come; waits for one when nothing runs. False: the end has come."""
-        idle = not self._scheduler
-        until = 0.0
-        while command := self._next_command(gather=idle):
+        idle, until = False, time.monotonic() + TAKE_S
+        while True:
+            if not self._scheduler:
+                idle, until = True, 0.0
+            command = self._next_command(gather=idle)
+            if not command:
+                break
             until = until or time.monotonic() + TAKE_S  # from the first on: it may have been long in coming
             match command:
                 case words.End():

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from engine.costs import PATIENCE, Costs
+from engine.costs import PATIENCE, ROWS, Costs
 from engine.request import Config
 
 ALONE_S = 1.0  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
@@ -155,7 +155,7 @@ class Scheduler(Generic[S]):
 
     @property
     def _wait(self) -> int:
-        """Steps until all running answers have had so many tokens at their usual pace that a long slice may come."""
+        """Tokens that some running answer has yet to get at its usual pace before a long slice may come."""
         return max((CALM - s.n_calm for s in self._turns if s.n_calm < CALM), default=0)
 
     def next(self, answering: list[S]) -> list[Slice[S]]:
@@ -165,9 +165,13 @@ class Scheduler(Generic[S]):
         n_tokens = sum(1 + len(s.draft) for s in answering)
         n_left = sum(n for _, n in parts)
         n_slice = min(n_left, self._budget(n_tokens, n_left) if answering else self._room(0, ALONE_S, 4)) if parts else 0
-        long = n_slice and answering and self._costs(n_tokens + n_slice) > PATIENCE * self._costs(n_tokens)
+        n_slice = max(n_slice, len(parts)) if n_slice else 0  # so that everybody gets on
+        usual_s, step_s = self._costs(n_tokens), self._costs(n_tokens + n_slice)
+        long = n_slice and answering and step_s > PATIENCE * usual_s
+        # A pause whose length somebody has set may be short: then as much time for the answers is enough.
+        calm = min(CALM, math.ceil(step_s / usual_s)) if self._slice_s else CALM
         for s in self._turns if long else answering:
-            s.n_calm = 0 if long else s.n_calm + 1
+            s.n_calm = CALM - calm if long else s.n_calm + 1
         return batch + _slices(parts, n_slice)
 
     def _parts(self, background: bool) -> list[tuple[S, int]]:
@@ -177,9 +181,16 @@ class Scheduler(Generic[S]):
             reading = urgent
         return [(s, self._part(s)) for s in reading]
 
+    @property
+    def _usual_s(self) -> float:
+        """Seconds in which each running answer gets a token when no prompt is read."""
+        n = len(self._turns)
+        best = self._costs.best(n)
+        return self._costs(best) * n / best
+
     def _part(self, s: S) -> int:
         """Tokens of a prompt to be read before others can do something: to its end, or as far as somebody follows."""
-        marks = [other.n_awaited for other in self._running.values() if other.leader is s]
+        marks = [other.n_awaited for other in self._running.values() if other.leader is s and not other.background]
         return min([s.n_given, *marks]) - s.n_read
 
     def _room(self, n_tokens: int, limit_s: float, least: int) -> int:
@@ -189,15 +200,16 @@ class Scheduler(Generic[S]):
         """How many tokens of prompts to read beside answers that need n."""
         wait = self._wait
         if wait == 0:
-            limit_s = self._slice_s or min(ALONE_S, CALM * self._costs(1) * self._costs.slowness)
-            return self._room(n_tokens, limit_s, 4 - n_tokens % 4)
+            limit_s = self._slice_s or min(ALONE_S, CALM * self._usual_s * self._costs.slowness)
+            # Where everything is slow, at least what the kernels take at once: the pause after it is long, too.
+            return self._room(n_tokens, limit_s, 4 - n_tokens % 4 if self._slice_s else ROWS - n_tokens % ROWS)
         usual_s = self._costs(n_tokens)
         n = self._costs.room(n_tokens, PATIENCE * usual_s * self._costs.slowness, SLICE_MAX)
         if not n:
             return 0
         step_s = self._costs(n_tokens + n)
         cheap = step_s - usual_s <= n * FAIR * self._costs.least_price
-        soon = math.ceil(n_left / n) * step_s <= wait * usual_s  # it would be done before a long slice may begin
+        soon = math.ceil(n_left / n) * step_s <= wait * self._usual_s  # it would be done before a long slice may begin
         return n if cheap or soon else 0
 
 

@@ -29,7 +29,8 @@ def environment() -> dict[str, str]:
 
     A thread that has nothing to do spins for a moment (a step has hundreds of barriers, sleeping at each costs a third of
     the speed) and then sleeps: unbounded, one busy neighbour on two cores cuts the speed from 45 to 14 tokens/s. Weights
-    in pages of 2 MB instead of 4 KB are read a tenth faster; Linux gives them to whoever asks, and glibc can be told to.
+    that llama.cpp has rearranged are read up to a tenth faster in pages of 2 MB; most Linux kernels give them to whoever
+    asks, and glibc can be told to ask.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if HUGE_PAGES not in tunables:

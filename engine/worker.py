@@ -43,6 +43,7 @@ def speak(out: BinaryIO, said: list[words.Word]) -> None:
     """Sends words to the front; without one to hear them there is nothing left to do."""
     try:
         out.write(b"".join(map(words.dump, said)))
+        out.flush()
     except BrokenPipeError:
         os._exit(0)
 
@@ -98,7 +99,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine: %(message)s", datefmt="%H:%M:%S")
     # Native code may print: that goes to the log, and only events go where events are expected.
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     send = functools.partial(speak, out)
     source = sys.stdin.buffer

@@ -7,14 +7,20 @@ from engine.costs import SIZES, Costs
 FOURS = Costs({1: 0.020, 2: 0.040, 3: 0.050, 4: 0.060, 5: 0.110, 6: 0.115, 8: 0.150, 16: 0.170, 128: 1.0})
 
 
-def test_between_measured_sizes_and_beyond_them_it_is_a_straight_line():
+def test_between_measured_sizes_and_beyond_them_it_is_a_straight_line_and_no_token_is_for_nothing():
     assert FOURS(12) == pytest.approx(0.160)
     assert FOURS(1) == 0.020
-    assert FOURS(256) == pytest.approx(1.0 + 128 * (1.0 - 0.170) / 112)
+    assert FOURS(256) == pytest.approx(2.0)
+    assert Costs({1: 0.02, 16: 0.1, 128: 1.0})(256) == pytest.approx(1.0 + 128 * 0.9 / 112)
 
 
 def test_a_bigger_step_may_be_cheaper():
     assert Costs({1: 0.020, 12: 0.176, 16: 0.163})(16) == 0.163
+
+
+def test_a_hiccup_while_it_was_measured_makes_no_larger_step_cheap():
+    costs = Costs({1: 0.020, 16: 0.163, 64: 1.5, 128: 0.9})
+    assert 0 < costs(64) <= costs(128) < costs(512)
 
 
 def test_the_best_number_of_answers_in_a_step_gives_the_most_tokens():

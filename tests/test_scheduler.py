@@ -77,6 +77,28 @@ def test_the_longest_step_beside_an_answer_can_be_set():
     assert step(scheduler) == {"answer": (3, 4), "long": (0, 15)}  # 16 tokens: 170 ms; 20 would take 210
 
 
+def test_a_prompt_beside_an_answer_gets_on_where_every_step_is_slow_or_the_pause_is_set_short():
+    slow = Costs({1: 0.16, 4: 0.44, 8: 0.94, 16: 1.36, 128: 7.0})
+    for options in ({"costs": slow}, {"costs": FOURS, "slice_s": 0.1}):
+        answer, prompt = sequence("answer", 3), sequence("long", 500)
+        scheduler = scheduler_of(answer, **options)
+        step(scheduler)
+        scheduler.add(prompt)
+        for _ in range(100):
+            step(scheduler)
+        assert prompt.n_read >= 25  # of 500
+
+
+def test_more_prompts_than_tokens_of_a_slice_all_get_on():
+    prompts = [sequence(name, 50 + i) for i, name in enumerate("abcdef")]
+    scheduler = scheduler_of(sequence("answer", 3), costs=FOURS, slice_s=0.05)
+    step(scheduler)
+    for prompt in prompts:
+        scheduler.add(prompt)
+    step(scheduler)
+    assert all(prompt.n_read for prompt in prompts)
+
+
 def test_beside_a_long_slice_it_is_every_answers_turn():
     scheduler = scheduler_of(*(sequence(name, 1) for name in "abcdef"), costs=FOURS)
     step(scheduler)
