@@ -116,7 +116,7 @@ class Settings:
     )
     slice_ms: float | None = setting(
         None,
-        "how long a slice of a prompt may keep running answers waiting (default: 24 steps of one, at most 1 s)",
+        "how long a slice of a prompt may keep running answers waiting (default: 24 of their tokens, at most 1 s)",
         parse=float,
         metavar="MS",
         low=1,

@@ -5,7 +5,6 @@ python -m bench.bounds MODEL.gguf     the last line is JSON
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import statistics
@@ -13,7 +12,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import gguf
 import psutil
@@ -96,13 +94,8 @@ def _rearranged(path: str) -> int:
 
 def vanish(url: str) -> float:
     """Seconds to the first text of a request that comes when 200 others have just lost their clients."""
-    parts = urlsplit(url)
-    connections = []
-    for i in range(N_CLIENTS):
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-        body = {"messages": [{"role": "user", "content": stream.text(20, f"{i} {time.time_ns()}")}], "stream": True}
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-        connections.append(connection)
+    chats = [[{"role": "user", "content": stream.text(20, f"{i} {time.time_ns()}")}] for i in range(N_CLIENTS)]
+    connections = [stream.begin(url, chat, 1000) for chat in chats]
     time.sleep(2)  # some of them run now, the others wait
     for connection in connections:
         connection.close()

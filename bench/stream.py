@@ -45,12 +45,8 @@ class Answer:
 
 def ask(url: str, messages: list[Message], max_tokens: int, started: threading.Event | None = None) -> Answer:
     """One streamed answer; `started` is set at its first text. Raises RuntimeError when the server refuses."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
-    body = {"messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
-    body["stream_options"] = {"include_usage": True}
     answer = Answer(time.perf_counter(), [])
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    connection = begin(url, messages, max_tokens)
     response = connection.getresponse()
     if response.status != 200:
         raise RuntimeError(response.read().decode())
@@ -66,6 +62,16 @@ def ask(url: str, messages: list[Message], max_tokens: int, started: threading.E
                 started.set()
     connection.close()
     return answer
+
+
+def begin(url: str, messages: list[Message], max_tokens: int) -> http.client.HTTPConnection:
+    """Asks for a streamed answer and does not wait for it."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
+    body = {"messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    return connection
 
 
 def ask_all(url: str, chats: list[list[Message]], max_tokens: int) -> list[Answer]:

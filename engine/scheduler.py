@@ -39,7 +39,7 @@ class Sequence:
     leader: Sequence | None = None  # reads the same beginning at this moment; to be copied, not read twice
     n_awaited: int = 0  # so many tokens of the leader
     draft: list[int] = field(default_factory=list)  # what may come next, to be verified in the next step
-    n_calm: int = CALM  # steps since a long slice of somebody else's prompt was in one
+    n_calm: int = CALM  # tokens it got since a long slice of a prompt; CALM: as many as it must get before the next
 
     def __post_init__(self) -> None:
         self.n_given = len(self.tokens)
@@ -165,14 +165,20 @@ class Scheduler(Generic[S]):
         n_tokens = sum(1 + len(s.draft) for s in answering)
         n_left = sum(n for _, n in parts)
         n_slice = min(n_left, self._budget(n_tokens, n_left) if answering else self._room(0, ALONE_S, 4)) if parts else 0
-        n_slice = max(n_slice, len(parts)) if n_slice else 0  # so that everybody gets on
-        usual_s, step_s = self._costs(n_tokens), self._costs(n_tokens + n_slice)
-        long = n_slice and answering and step_s > PATIENCE * usual_s
-        # A pause whose length somebody has set may be short: then as much time for the answers is enough.
-        calm = min(CALM, math.ceil(step_s / usual_s)) if self._slice_s else CALM
-        for s in self._turns if long else answering:
-            s.n_calm = CALM - calm if long else s.n_calm + 1
+        if n_slice:
+            n_slice = max(n_slice, len(parts))  # so that everybody gets on
+        n_calm = self._calm_after(n_tokens, n_slice) if n_slice and answering else None
+        for s in answering if n_calm is None else self._turns:
+            s.n_calm = s.n_calm + 1 if n_calm is None else CALM - n_calm
         return batch + _slices(parts, n_slice)
+
+    def _calm_after(self, n_tokens: int, n_slice: int) -> int | None:
+        """Tokens that the answers get at their usual pace after a step with this slice; None: it keeps nobody waiting."""
+        ratio = self._costs(n_tokens + n_slice) / self._costs(n_tokens)
+        if ratio <= PATIENCE:
+            return None
+        # A pause whose length somebody has set may be short: then as much time for the answers is enough.
+        return min(CALM, math.ceil(ratio)) if self._slice_s else CALM
 
     def _parts(self, background: bool) -> list[tuple[S, int]]:
         """The prompts to be read, and how many tokens of each; background ones only if nobody else has one."""
