@@ -4,7 +4,7 @@ The judge of each fast way is the slow plain one: a fresh engine that knows noth
 """
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,16 +49,22 @@ class Rig:
         governor = Governor(1, costs, lambda: 0.0)
         self.inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self.words: list[Word] = []
+        self.n_sent = 0  # messages to the front
         self.prefixes = Prefixes(ram_bytes, states or States(None, "", 0))
-        self.loop = Loop(model, config, (costs, governor, self.prefixes, Beat()), self.inbox, self.words.extend)
+        self.loop = Loop(model, config, (costs, governor, self.prefixes, Beat()), self.inbox, self._send)
         self.n_steps = 0
         self.n_read = 0  # tokens computed
         self._model = model
 
+    def _send(self, words: list[Word]) -> None:
+        self.words += words
+        self.n_sent += 1
+
     def put(self, *commands: Command) -> None:
         for command in commands:
             self.inbox.put(command)
-        self.loop.take()
+        while not self.inbox.empty():  # it takes what it can in a few milliseconds
+            self.loop.take()
 
     def step(self) -> None:
         self._model.batch.clear()
@@ -87,6 +93,22 @@ class Rig:
         return end
 
 
+class LateInbox:
+    """An inbox whose commands come one after another, each only when it is waited for."""
+
+    def __init__(self, *commands: Command) -> None:
+        self._commands = list(commands)
+
+    def empty(self) -> bool:
+        return True
+
+    def get(self, timeout: float | None = None) -> Command:
+        if self._commands:
+            return self._commands.pop(0)
+        assert timeout, "the loop waits for ever"
+        raise queue.Empty
+
+
 @pytest.fixture(scope="module")
 def model() -> Model:
     return load(DEMO)
@@ -98,11 +120,18 @@ def load(path: Path) -> Model:
 
 
 @pytest.fixture
-def rig(model: Model) -> Callable[..., Rig]:
-    def rig(draft: bool = False, limits: Limits | None = None, **options) -> Rig:
-        return Rig(model, Config(str(DEMO), 1024, N_SLOTS, 1, draft=draft, limits=limits or Limits()), **options)
+def rig(model: Model) -> Iterator[Callable[..., Rig]]:
+    rigs = []
 
-    return rig
+    def rig(draft: bool = False, limits: Limits | None = None, **options) -> Rig:
+        config = Config(str(DEMO), 1024, N_SLOTS, 1, draft=draft, limits=limits or Limits())
+        rigs.append(Rig(model, config, **options))
+        return rigs[-1]
+
+    yield rig
+    for r in rigs:
+        for answer in r.loop.answers:  # what still runs would stay in the slots of the model that all tests share
+            r.loop.remove(answer)
 
 
 def chat(*turns: str) -> list[dict[str, str]]:
@@ -155,6 +184,34 @@ def test_a_beginning_common_to_all_is_read_once_while_all_run(rig):
         fresh.run(Request("x", m))
         # Only the beginning: a batch of another shape rounds otherwise, and where two words are as good the story turns.
         assert r.text(str(i))[:100] == fresh.text("x")[:100]
+
+
+def test_those_who_come_together_are_read_together_also_after_one_that_is_refused(rig):
+    r = rig()
+    long = "word " * 700
+    r.loop._inbox = LateInbox(ask("refused", "word " * 2000), *(ask(str(i), f"{i} {long}") for i in range(3)))
+    r.loop.take()
+    assert r.failure("refused").trouble is Trouble.CONTEXT_LENGTH
+    assert [answer.id for answer in r.loop.answers] == ["0", "1", "2"]
+    r.step()
+    assert all(answer.n_read for answer in r.loop.answers)
+
+
+def test_a_short_question_is_not_kept_waiting_for_others(rig):
+    r = rig()
+    r.loop._inbox = LateInbox(ask("1", "hello"), ask("2", "hello"))
+    r.loop.take()
+    assert [answer.id for answer in r.loop.answers] == ["1"]
+
+
+def test_the_front_is_woken_once_a_step_however_many_answers_go_on(rig):
+    r = rig()
+    r.put(*(ask(str(i), STORY) for i in range(N_SLOTS)))
+    while not all(r.text(str(i)) for i in range(N_SLOTS)):
+        r.step()
+    n_sent, n_words = r.n_sent, len(r.words)
+    r.step()
+    assert (r.n_sent - n_sent, len(r.words) - n_words) == (1, N_SLOTS)
 
 
 def test_those_who_follow_go_on_when_the_one_who_reads_for_them_is_cancelled(rig):
