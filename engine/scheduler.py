@@ -21,6 +21,7 @@ from engine.request import Config
 ALONE_S = 1.0  # a step may take so long when nobody reads along; a cancel or a newcomer waits for it
 CALM = 24  # tokens of an answer between two long slices, so that 19 of 20 of its gaps are short
 FAIR = 1.25  # times the least price of a token: that is cheap
+REST = 4  # a prompt's last tokens, fewer than every so many-th of the slice before them, go along: a step is dearer
 SLICE_MAX = 512  # tokens of prompts in a step
 DRAFT_MAX = 15  # guessed tokens in a step, of all answers together
 
@@ -167,6 +168,8 @@ class Scheduler(Generic[S]):
         n_slice = min(n_left, self._budget(n_tokens, n_left) if answering else self._room(0, ALONE_S, 4)) if parts else 0
         if n_slice:
             n_slice = max(n_slice, len(parts))  # so that everybody gets on
+            if REST * (n_left - n_slice) <= n_slice and n_left <= SLICE_MAX and not self._slice_s:
+                n_slice = n_left
         n_calm = self._calm_after(n_tokens, n_slice) if n_slice and answering else None
         for s in answering if n_calm is None else self._turns:
             s.n_calm = s.n_calm + 1 if n_calm is None else CALM - n_calm

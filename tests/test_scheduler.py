@@ -40,6 +40,11 @@ def test_a_prompt_alone_is_read_in_slices_of_about_a_second():
     assert step(scheduler_of(sequence("a", 500))) == {"a": (0, 96)}  # 100 tokens would take longer
 
 
+def test_the_last_few_tokens_of_a_prompt_go_along():
+    assert step(scheduler_of(sequence("a", 120))) == {"a": (0, 120)}
+    assert step(scheduler_of(sequence("a", 121))) == {"a": (0, 96)}
+
+
 def test_a_long_slice_beside_an_answer_comes_only_after_so_many_tokens_at_its_usual_pace():
     scheduler = scheduler_of(sequence("answer", 3), costs=FOURS)
     step(scheduler)
