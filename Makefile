@@ -1,7 +1,7 @@
 # `make` lists the commands. Every target sets up what it needs.
 PYTHON ?= python3
 RUN := .venv/bin/python
-SOURCES := *.py api bench engine models scripts tests web
+SOURCES := *.py api bench cache engine models scripts tests web
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt bench models download-gguf demo-model clean

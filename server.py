@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,11 +18,13 @@ from waitress.server import BaseWSGIServer
 
 from api import wsgi
 from api.app import create_app
+from api.source import Source
+from cache.store import Store
 from engine import memory, threads
 from engine.client import Engine
 from engine.request import Config, Limits, Ready
 from engine.scheduler import step_size
-from models import store
+from models import identity, store
 from settings import Settings, SettingsError, read
 
 log = logging.getLogger("linnet")
@@ -32,6 +35,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def main(arguments: list[str]) -> int:
     """Serves until a signal comes; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not in the lines, and not for nothing
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is what the queue is for
     try:
         settings = read(arguments)
@@ -39,14 +43,30 @@ def main(arguments: list[str]) -> int:
         listener = listen(settings.host, settings.port)
         config = configure(settings, path)
         memory.check(path, config, *step_size(config))
+        model = None if settings.no_cache else identity.identify(path, settings.cache_dir)
     except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:  # a large file was being read for the first time
+        return 0
     name = settings.alias or path.stem
     engine = Engine(config, settings.max_queue, settings.keep_alive)
-    server = wsgi.create_server(create_app(settings, engine, name), listener, settings.slots + settings.max_queue)
+    source = Source(engine) if model is None else remembering(engine, settings, model)
+    server = wsgi.create_server(create_app(settings, source, name), listener, settings.slots + settings.max_queue)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return run(settings, engine, server, f"http://{host}:{server.effective_port}", name)
+    return run(settings, source, server, f"http://{host}:{server.effective_port}", name)
+
+
+def remembering(engine: Engine, settings: Settings, model: identity.Identity) -> Source:
+    """Answers that are kept for the next who ask the same of the same model."""
+    store = Store(settings.cache_dir / "answers", settings.answer_ram * 2**20, settings.answer_disk * 2**20)
+    scope = {
+        "model": model.sha256,
+        "engine": metadata.version("llama-cpp-python"),
+        "n_ctx": engine.config.n_ctx,
+        "kv_type": engine.config.kv_type,
+    }
+    return Source(engine, store, scope, model.clock, settings.answer_age)
 
 
 def configure(settings: Settings, path: Path) -> Config:
@@ -79,8 +99,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str, name: str) -> int:
+def run(settings: Settings, source: Source, server: BaseWSGIServer, address: str, name: str) -> int:
     """Starts everything, waits for Ctrl-C or SIGTERM, ends everything."""
+    engine = source.engine
     try:
         for number in SIGNALS:
             signal.signal(number, lambda *_: interrupt(engine))
@@ -105,6 +126,8 @@ def run(settings: Settings, engine: Engine, server: BaseWSGIServer, address: str
             signal.signal(number, signal.SIG_IGN)
         engine.close()
         wsgi.flush(server)
+        if source.store:
+            source.store.close()
     return 0
 
 

@@ -72,14 +72,14 @@ class Settings:
         low=1,
         high=1024,
     )
-    api_key: str | None = setting(None, "clients of the API must send this key", metavar="KEY")
+    api_key: str | None = setting(None, "clients of the API must send this key, or one of several", metavar="KEY[,KEY...]")
     cache_dir: Path = setting(  # noqa: RUF009  # a Path cannot be changed
         Path("~/.cache/linnet"),
-        "folder for what outlives a run: the last used model, computed states",
+        "folder for what outlives a run: the last used model, computed states, answers",
         parse=Path,
         metavar="DIR",
     )
-    no_cache: bool = setting(False, "keep nothing on disk")
+    no_cache: bool = setting(False, "keep nothing on disk, and no answers")
     alias: str | None = setting(None, "name of the model in the API (default: its file's name)", metavar="NAME")
     keep_alive: float | None = setting(
         None,
@@ -114,6 +114,19 @@ class Settings:
     prefix_disk: int = setting(
         2048, "MB of disk for the same, in the cache folder", parse=int, metavar="MB", low=0, high=10**7
     )
+    answer_ram: int = setting(64, "MB of memory for answers given before", parse=int, metavar="MB", low=0, high=10**6)
+    answer_disk: int = setting(
+        256, "MB of disk for the same, in the cache folder", parse=int, metavar="MB", low=0, high=10**7
+    )
+    answer_age: float | None = setting(
+        None,
+        "seconds after which an answer is not given again (default: it never grows too old)",
+        parse=float,
+        metavar="SECONDS",
+        low=0.1,
+        high=10**10,
+    )
+    share_answers: bool = setting(False, "clients with different API keys share the answers given before")
     slice_ms: float | None = setting(
         None,
         "how long a slice of a prompt may keep running answers waiting (default: 24 of their tokens, at most 1 s)",
@@ -140,8 +153,15 @@ class Settings:
                 raise SettingsError(f"{option(f)} must be from {low:,} to {high:,}, not {value}.")
             if value == "":
                 raise SettingsError(f"{option(f)} must not be empty.")
-        if not self.local and not self.api_key:
+        if self.api_key and not self.api_keys:
+            raise SettingsError("--api-key has no key in it.")
+        if not self.local and not self.api_keys:
             raise SettingsError(f"--host {self.host} can be reached by other computers: set --api-key KEY too.")
+
+    @property
+    def api_keys(self) -> list[str]:
+        """Each of them lets its client in; none: everybody may come."""
+        return [key for key in (self.api_key or "").split(",") if key]
 
     @property
     def local(self) -> bool:

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from api import chunks
 from api.errors import ApiError, from_failed
+from api.source import Found
 from engine.request import Accepted, Delta, Event, Failed, Finished
-from engine.stream import Stream
 
 log = logging.getLogger("linnet")
 LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
@@ -27,8 +27,8 @@ class ClientGone(Exception):
 class Answer:
     """Iterates over the answer's text. Raises ApiError when the engine fails, ClientGone when the client has left."""
 
-    def __init__(self, stream: Stream, environ: dict[str, Any]) -> None:
-        self._stream = stream
+    def __init__(self, found: Found, environ: dict[str, Any]) -> None:
+        self._events, self._how = found.events, found.how
         environ[LOGS_ITSELF] = True
         self._gone = environ.get("waitress.client_disconnected", lambda: False)
         self._started = time.monotonic()
@@ -59,7 +59,10 @@ class Answer:
         return self
 
     def __next__(self) -> str:
-        match self._next():
+        event = self._next()
+        while isinstance(event, Delta) and not event.text:  # tokens that show nothing
+            event = self._next()
+        match event:
             case Delta(_, text):
                 if self._first_s is None:
                     self._first_s = time.monotonic() - self._started
@@ -75,12 +78,12 @@ class Answer:
         """Cancels what still runs and logs the request; harmless when done before."""
         if not self._closed:
             self._closed = True
-            self._stream.close()
+            self._events.close()
             log.info("%s", self._summary())
 
     def _next(self) -> Event:
         while True:
-            event = self._stream.next(POLL_S)
+            event = self._events.next(POLL_S)
             now = time.monotonic()
             if now >= self._look_at:
                 self._look_at = now + POLL_S
@@ -96,23 +99,26 @@ class Answer:
 
     def _summary(self) -> str:
         """For people; no text of the prompt or the answer."""
+        seconds = time.monotonic() - self._started
         if not self._end:
-            return f"chat: {self._outcome} after {time.monotonic() - self._started:.2f} s"
+            return f"chat: {self._how}, {self._outcome} after {seconds:.2f} s"
         end = self._end
+        said = f"chat: 200 {self._how}, {end.n_prompt} + {end.n_answer} tokens, {end.stop_reason}"
+        if self._how == "hit":
+            return f"{said}, {seconds * 1000:.1f} ms"
         first = "" if self._first_s is None else f", first after {self._first_s:.2f} s"
-        rate = chunks.tokens_per_s(end)
-        cached = f" ({end.n_cached} known)" if end.n_cached else ""
-        return f"chat: 200 {end.n_prompt}{cached} + {end.n_answer} tokens, {rate:.1f} tokens/s{first}, {end.stop_reason}"
+        return f"{said}, {end.n_cached} known, {chunks.tokens_per_s(end):.1f} tokens/s{first}"
 
 
 class EventStream:
     """The body of a streamed answer. An object with `close`, for a generator that never began closes without a word."""
 
-    def __init__(self, answer: Answer, heading: chunks.Heading, include_usage: bool) -> None:
+    def __init__(self, answer: Answer, heading: chunks.Heading, include_usage: bool, at_once: bool = False) -> None:
+        """`at_once`: the whole answer is there; in one piece it is faster for both sides."""
         self._answer = answer
         self._heading = heading
         self._include_usage = include_usage
-        self._events = self._generate()
+        self._events = iter([b"".join(self._generate())]) if at_once else self._generate()
 
     def __iter__(self) -> Self:
         return self
@@ -127,8 +133,8 @@ class EventStream:
     def _generate(self) -> Iterator[bytes]:
         try:
             yield self._sse(self._heading.chunk({"role": "assistant", "content": "", "refusal": None}))
-            for text in self._answer:
-                yield self._sse(self._heading.chunk({"content": text}))
+            event = chunks.pattern(self._with_usage(self._heading.text_chunk()))
+            yield from map(event, self._answer)
             yield self._sse(self._heading.last_chunk(self._answer.finished))
             if self._include_usage:
                 yield chunks.sse(self._heading.usage_chunk(self._answer.finished))
@@ -139,4 +145,7 @@ class EventStream:
         yield chunks.DONE
 
     def _sse(self, chunk: dict[str, Any]) -> bytes:
-        return chunks.sse(chunk | {"usage": None} if self._include_usage else chunk)
+        return chunks.sse(self._with_usage(chunk))
+
+    def _with_usage(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        return chunk | {"usage": None} if self._include_usage else chunk

@@ -11,20 +11,20 @@ import web
 from api import guard, openai, ops
 from api.answer import LOGS_ITSELF, ClientGone
 from api.errors import ApiError, from_http_status
-from engine.client import Engine
+from api.source import Source
 from settings import Settings
 
 log = logging.getLogger("linnet")
 LARGEST_BODY_BYTES = 8 * 2**20
 
 
-def create_app(settings: Settings, engine: Engine, model_name: str) -> Flask:
-    """The whole HTTP side over one engine."""
+def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
+    """The whole HTTP side over one source of answers."""
     app = Flask("linnet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
-    app.register_blueprint(openai.blueprint(settings, engine, model_name))
-    app.register_blueprint(ops.blueprint(engine, model_name))
+    app.register_blueprint(openai.blueprint(settings, source, model_name))
+    app.register_blueprint(ops.blueprint(source, model_name))
     app.register_blueprint(web.blueprint())
 
     @app.before_request

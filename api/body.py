@@ -102,6 +102,7 @@ class ChatBody(BaseModel):
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     early_stop: bool | None = None  # this and the next: Linnet's own; see engine.request.Request
     loop_stop: bool | None = None
+    cache: bool | None = None  # Linnet's own, too; see api.control
 
 
 class PrefillBody(BaseModel):

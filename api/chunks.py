@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,19 @@ from engine.request import Finished
 DONE = b"data: [DONE]\n\n"
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # one encoder, not a new one per token
+_MARK = "\0"  # where a chunk's text goes
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # one encoder, not a new one per token
 
 
 def sse(data: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    return f"data: {_encode(data)}\n\n".encode()
+    return f"data: {encode(data)}\n\n".encode()
+
+
+def pattern(chunk: dict[str, Any]) -> Callable[[str], bytes]:
+    """Makes the events of a stream that differ from each other, and from this chunk, in their text alone."""
+    before, after = sse(chunk).split(encode(_MARK).encode())
+    return lambda text: before + encode(text).encode() + after
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Heading:
 
     model: str
     fingerprint: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    id: str
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, text: str, end: Finished) -> dict[str, Any]:
@@ -36,6 +43,10 @@ class Heading:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.finish_reason}
         choice["stop_reason"] = end.stop_reason
         return self._object("chat.completion", [choice]) | {"usage": usage(end), "timings": timings(end)}
+
+    def text_chunk(self) -> dict[str, Any]:
+        """The piece of a stream that `pattern` takes."""
+        return self.chunk({"content": _MARK})
 
     def chunk(self, delta: dict[str, Any]) -> dict[str, Any]:
         """One piece of a stream."""

@@ -6,29 +6,34 @@ first byte is sent. Streamed or not, an answer is made from the same events.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 import time
 import uuid
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from api import chunks
 from api.answer import Answer, EventStream
 from api.body import ChatBody, parse, parse_prefill
+from api.control import Control
 from api.errors import ApiError
+from api.source import Found, Order, Source
 from engine.client import Engine
-from engine.request import Reason, Request, Sampling
+from engine.request import Ready, Reason, Request, Sampling
 from settings import Settings
 
 N_SEEDS = 2**32 - 1  # the last number of 32 bits means "any seed" to llama.cpp
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
+def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
     """The routes, over one engine that serves one model."""
+    engine = source.engine
     routes = Blueprint("openai", __name__)
     started = int(time.time())
 
@@ -48,16 +53,8 @@ def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
     def chat_completions() -> Response:
         body = parse(request.get_data(cache=False))
         check_model(body.model, model_name)
-        answer = Answer(engine.submit(to_request(body, settings)), request.environ)
-        heading = chunks.Heading(model_name, fingerprint(engine))
-        answer.accept()
-        if body.stream:
-            include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            stream = EventStream(answer, heading, include_usage)
-            return Response(stream, mimetype="text/event-stream", headers=STREAM_HEADERS)
-        with closing(answer):
-            text = "".join(answer)
-            return jsonify(heading.completion(text, answer.finished))
+        order = to_order(body, settings, fingerprint(engine))
+        return respond(source.get(order), order, body, model_name)
 
     @routes.post("/api/prefill")
     def prefill() -> Response:
@@ -65,7 +62,8 @@ def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
         body = parse_prefill(request.get_data(cache=False))
         check_model(body.model, model_name)
         messages = [message.plain() for message in body.messages]
-        answer = Answer(engine.submit(Request(uuid.uuid4().hex, messages, background=True)), request.environ)
+        stream = engine.submit(Request(uuid.uuid4().hex, messages, background=True))
+        answer = Answer(Found(stream, "ahead"), request.environ)
         answer.accept()
         with closing(answer):
             "".join(answer)
@@ -75,6 +73,21 @@ def blueprint(settings: Settings, engine: Engine, model_name: str) -> Blueprint:
     return routes
 
 
+def respond(found: Found, order: Order, body: ChatBody, model_name: str) -> Response:
+    """The answer, streamed or whole."""
+    answer = Answer(found, request.environ)
+    heading = chunks.Heading(model_name, found.fingerprint or order.fingerprint, f"chatcmpl-{order.request.id}")
+    answer.accept()
+    if body.stream:
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        stream = EventStream(answer, heading, include_usage, at_once=found.how == "hit")
+        return Response(stream, mimetype="text/event-stream", headers=STREAM_HEADERS | found.headers)
+    with closing(answer):
+        text = "".join(answer)
+        completion = chunks.encode(heading.completion(text, answer.finished))
+        return Response(completion, mimetype="application/json", headers=found.headers)
+
+
 def check_model(name: str | None, served: str) -> None:
     """Raises ApiError 404 when a request names another model than the one that is served."""
     if name not in (None, "default", served):
@@ -82,23 +95,44 @@ def check_model(name: str | None, served: str) -> None:
         raise ApiError(404, message, code="model_not_found", param="model")
 
 
-def to_request(body: ChatBody, settings: Settings) -> Request:
-    """The request with all defaults filled in."""
+def to_order(body: ChatBody, settings: Settings, made_by: str) -> Order:
+    """The request at hand, and what its client wants of the answer cache."""
+    engine_request = to_request(body, settings)
+    return Order(
+        request=engine_request,
+        repeatable=engine_request.sampling.temperature == 0 or body.seed is not None,
+        control=Control.read(request.cache_control, body.cache),
+        owner=None if settings.share_answers else g.owner,
+        fingerprint=made_by,
+    )
+
+
+def to_sampling(body: ChatBody, settings: Settings) -> Sampling:
+    """With all defaults filled in; what says nothing about a greedy answer stays at its default."""
     temperature = settings.temperature if body.temperature is None else body.temperature
-    default = Sampling()
+    default = Sampling(
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repeat_penalty=1.0 if body.repeat_penalty is None else body.repeat_penalty,
+    )
+    if temperature < settings.greedy_below or temperature == 0:
+        return default
+    return replace(
+        default,
+        temperature=temperature,
+        top_k=default.top_k if body.top_k is None else body.top_k,
+        top_p=default.top_p if body.top_p is None else body.top_p,
+        min_p=default.min_p if body.min_p is None else body.min_p,
+        seed=secrets.randbelow(N_SEEDS) if body.seed is None else body.seed % N_SEEDS,
+    )
+
+
+def to_request(body: ChatBody, settings: Settings) -> Request:
+    """With all defaults filled in."""
     return Request(
         id=uuid.uuid4().hex,
         messages=[message.plain() for message in body.messages],
-        sampling=Sampling(
-            temperature=0.0 if temperature < settings.greedy_below else temperature,
-            top_k=default.top_k if body.top_k is None else body.top_k,
-            top_p=default.top_p if body.top_p is None else body.top_p,
-            min_p=default.min_p if body.min_p is None else body.min_p,
-            presence_penalty=body.presence_penalty or 0.0,
-            frequency_penalty=body.frequency_penalty or 0.0,
-            repeat_penalty=1.0 if body.repeat_penalty is None else body.repeat_penalty,
-            seed=secrets.randbelow(N_SEEDS) if body.seed is None else body.seed % N_SEEDS,
-        ),
+        sampling=to_sampling(body, settings),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
         early_stop=settings.early_stop if body.early_stop is None else body.early_stop,
@@ -108,6 +142,10 @@ def to_request(body: ChatBody, settings: Settings) -> Request:
 
 def fingerprint(engine: Engine) -> str:
     """Changes when the model, its context or the engine's build does."""
-    ready = engine.status().ready
+    return _fingerprint(engine.status().ready)
+
+
+@functools.lru_cache(8)
+def _fingerprint(ready: Ready | None) -> str:
     facts = (ready.description, ready.n_params, ready.size_bytes, ready.n_ctx, ready.build) if ready else ()
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

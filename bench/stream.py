@@ -70,7 +70,8 @@ def begin(url: str, messages: list[Message], max_tokens: int) -> http.client.HTT
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
     body = {"messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}  # computing is what is measured
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     return connection
 
 
@@ -119,22 +120,28 @@ def free_port() -> int:
 def serve(command: list[str], port: int) -> Iterator[str]:
     """Runs a server until the block ends; yields its address once /health says yes."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
     try:
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"{command[0]} ended with exit code {process.returncode}.")
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                connection.request("GET", "/health")
-                if connection.getresponse().status == 200:
-                    break
-            except OSError:
-                pass
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        wait_for(url, process)
+        yield url
     finally:
         process.terminate()
         process.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the server says that it would serve. Raises RuntimeError when it ends instead."""
+    parts = urlsplit(url)
+    while process.poll() is None:
+        try:
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass  # it does not listen yet
+        time.sleep(0.02)
+    raise RuntimeError(f"The server ended with exit code {process.returncode}.")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from engine.draft import Lookup
 from engine.endings import Loops, Sentences
 from engine.native.sampler import Sampler
-from engine.request import Finished, Limits, Reason, Request, Trouble
+from engine.request import Delta, Finished, Limits, Reason, Request, Trouble
 from engine.scheduler import Sequence
 from engine.text import Text
 
@@ -24,6 +24,7 @@ class Answer(Sequence):
     loops: Loops | None
     sentences: Sentences | None
     unsent: list[int] = field(default_factory=list)  # tokens whose text is still held back
+    held: list[str] = field(default_factory=list)  # what was held back after each of them
     n_cached: int = 0
     added: float = field(default_factory=time.monotonic)  # times of that clock
     admitted: float = 0.0
@@ -68,7 +69,10 @@ class Answer(Sequence):
         n_too_many, loop = self._note(token, text)
         if n_too_many is not None:
             self.text.drop()
-            return text[: len(text) - n_too_many], Reason.SENTENCES
+            text = text[: len(text) - n_too_many]
+        self.held.append(self.text.held)
+        if n_too_many is not None:
+            return text, Reason.SENTENCES
         if self.text.stopped:
             return text, Reason.STOP
         if loop:
@@ -97,6 +101,12 @@ class Answer(Sequence):
         elif now - self.first_token > limits.answer_s:
             return Trouble.ANSWER_TIMEOUT, f"The answer did not end within {limits.answer_s:g} s."
         return None
+
+    def delta(self, text: str) -> Delta:
+        """The word for the front that says so, with the tokens that came since the last one."""
+        delta = Delta(self.id, text, self.unsent, self.held if any(self.held) else [])
+        self.unsent, self.held = [], []
+        return delta
 
     def finished(self, reason: Reason) -> Finished:
         """The word for the front."""

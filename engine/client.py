@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 
 from engine.process import Process
 from engine.request import Accepted, Cancel, Config, Delta, Failed, Finished, LoadFailed, Ready, Request, Trouble, Word
-from engine.stream import OPEN, REFUSALS, State, Status, Stream
+from engine.stream import OPEN, REFUSALS, Sink, State, Status, Stream, Work
 
 log = logging.getLogger("engine")
 LONGEST_PAUSE_S = 30.0  # between attempts to load a model that does not load any more
@@ -32,7 +33,7 @@ class Engine:
         self._keep_alive_s = keep_alive_s
         self._changed = threading.Condition()  # guards everything below
         self._state = State.LOADING
-        self._streams: dict[str, Stream] = {}
+        self._work: dict[str, Work] = {}
         self._process: Process | None = None
         self._ready: Ready | None = None
         self._failure: str | None = None
@@ -59,35 +60,39 @@ class Engine:
         """How things are."""
         with self._changed:
             pid = self._process.pid if self._process else None
-            return Status(self._state, self._ready, self._failure, len(self._streams), self._n_restarts, pid)
+            return Status(self._state, self._ready, self._failure, len(self._work), self._n_restarts, pid)
 
-    def submit(self, request: Request) -> Stream:
-        """Asks for an answer. Whatever is wrong comes as the stream's first event, never as an exception."""
-        stream = Stream(request, self.cancel)
+    def submit(self, request: Request, begun: Sequence[Delta] = (), listener: Sink | None = None) -> Stream:
+        """Asks for an answer. Whatever is wrong comes as the stream's first event, never as an exception.
+
+        `begun`: what is known of the answer; it comes first in the stream, and the engine goes on after it. `listener`
+        gets each event before any reader does; the engine's own thread calls it, so it must not wait for anything.
+        """
+        work = Work(request, self.cancel, begun, listener)
+        stream = Stream(work)
         with self._changed:
             if self._state not in OPEN:
-                trouble, message = REFUSALS[self._state]
-                stream.put(Failed(request.id, trouble, message))
+                work.put(Failed(request.id, *REFUSALS[self._state]))
                 return stream
             # Those that read ahead take no room in the queue: one for each slot at most, and the others do not see them.
-            same = [other for other in self._streams.values() if other.background == request.background]
+            same = [other for other in self._work.values() if other.background == request.background]
             if len(same) >= (self.config.n_slots if request.background else self._n_open):
-                stream.put(Failed(request.id, Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
+                work.put(Failed(request.id, Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
                 return stream
-            self._streams[request.id] = stream
+            self._work[request.id] = work
             self._changed.notify_all()  # now there is a heartbeat to watch
             if self._state is State.IDLE:
                 self._enter(State.WAKING)
             process = self._process
         if process:  # else _spawn sends it
-            process.send(request)
+            process.send(work.request)
         return stream
 
     def cancel(self, id: str) -> None:
         """Ends a request if it still runs or waits."""
         with self._changed:
             process = self._process
-            if not self._streams.pop(id, None):
+            if not self._work.pop(id, None):
                 return
             self._idle_since = time.monotonic()
             self._changed.notify_all()
@@ -98,7 +103,7 @@ class Engine:
         """Takes no new requests and waits for those that run; whether all of them ended in time."""
         with self._changed:
             self._enter(State.STOPPING)
-            return self._changed.wait_for(lambda: not self._streams, timeout_s)
+            return self._changed.wait_for(lambda: not self._work, timeout_s)
 
     def close(self) -> None:
         """Ends the worker. Requests that still run get a Failed event."""
@@ -117,8 +122,8 @@ class Engine:
         self._changed.notify_all()
 
     def _fail_all(self, trouble: Trouble, message: str) -> None:
-        for stream in list(self._streams.values()):
-            self._fail(stream, trouble, message)
+        for work in list(self._work.values()):
+            self._fail(work, trouble, message)
 
     def _watch(self) -> None:
         """The thread that starts workers, hears their events and sees them end."""
@@ -154,11 +159,11 @@ class Engine:
         with self._changed:
             process = self._process = Process()
             process.send(self.config)  # with the lock held: nothing may be said before it
-            waiting = [stream.request for stream in self._streams.values()]
+            waiting = [work.request for work in self._work.values()]
         for request in waiting:
             process.send(request)
             with self._changed:
-                cancelled = request.id not in self._streams
+                cancelled = request.id not in self._work
             if cancelled:  # its Cancel may have come before it
                 process.send(Cancel(request.id))
         return process
@@ -182,14 +187,14 @@ class Engine:
 
     def _lost(self, ending: str) -> None:
         """A worker ended with requests in it: some are told so, the others wait for the next one. The lock is held."""
-        log.error("The engine process ended (%s) with %d requests in it.", ending, len(self._streams))
-        for id, stream in list(self._streams.items()):
-            stream.n_strikes += not self._stalled  # else it is known whose fault it was
+        log.error("The engine process ended (%s) with %d requests in it.", ending, len(self._work))
+        for id, work in list(self._work.items()):
+            work.n_strikes += not self._stalled  # else it is known whose fault it was
             if self._stalled == id:
                 message = f"The engine did not come back from a step of this request within {self.config.limits.step_s:g} s."
-                self._fail(stream, Trouble.STALLED, message)
-            elif self._state is State.STOPPING or (stream.begun and self._stalled is None) or stream.n_strikes >= STRIKES:
-                self._fail(stream, *DIED)
+                self._fail(work, Trouble.STALLED, message)
+            elif self._state is State.STOPPING or (work.begun and self._stalled is None) or work.n_strikes >= STRIKES:
+                self._fail(work, *DIED)
         self._stalled = None
         if self._state is not State.STOPPING:
             self._n_restarts += 1
@@ -199,7 +204,7 @@ class Engine:
         """The thread that sees a step which does not come back, and ends the worker that is stuck in it."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._state is State.STOPPING or self._streams)
+                self._changed.wait_for(lambda: self._state is State.STOPPING or self._work)
                 if self._state is State.STOPPING:
                     return
                 process = self._process
@@ -211,9 +216,9 @@ class Engine:
                     process.kill()
                 self._changed.wait_for(lambda: self._state is State.STOPPING, BEAT_S)
 
-    def _fail(self, stream: Stream, trouble: Trouble, message: str) -> None:
-        stream.put(Failed(stream.id, trouble, message))
-        del self._streams[stream.id]
+    def _fail(self, work: Work, trouble: Trouble, message: str) -> None:
+        work.put(Failed(work.id, trouble, message))
+        del self._work[work.id]
         self._changed.notify_all()
 
     def _on(self, word: Word) -> None:
@@ -229,13 +234,13 @@ class Engine:
                 case LoadFailed(message):
                     self._failure = message
                 case Finished(id) | Failed(id):
-                    if stream := self._streams.pop(id, None):
-                        stream.put(word)
+                    if work := self._work.pop(id, None):
+                        work.put(word)
                     self._idle_since = time.monotonic()
                     self._changed.notify_all()
                 case Accepted(id) | Delta(id):
-                    if stream := self._streams.get(id):  # else it was cancelled meanwhile
-                        stream.put(word)
+                    if work := self._work.get(id):  # else it was cancelled meanwhile
+                        work.put(word)
 
     def _unload_when_idle(self) -> None:
         """The thread that ends the worker after keep_alive_s without a request: only so memory really comes back."""
@@ -244,7 +249,7 @@ class Engine:
             with self._changed:
                 if self._state is State.STOPPING:
                     return
-                idle = self._state is State.READY and not self._streams
+                idle = self._state is State.READY and not self._work
                 rest_s = self._idle_since + self._keep_alive_s - time.monotonic()
                 if not idle or rest_s > 0:
                     self._changed.wait(rest_s if idle else None)

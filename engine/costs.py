@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger("engine")
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)  # tokens in a step
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 128)  # tokens in a step
 ROWS = 16  # the most that a kernel takes at once; a step of prompts is a multiple of it where it can be
 SURE = 1.1  # a smaller batch must be so much better: times are noisy, and each step costs something beside the kernel
 FOLLOW = 0.05  # how fast `slowness` follows the measured steps
@@ -36,7 +36,7 @@ class Costs:
     @classmethod
     def measure(cls, run: Callable[[int], float], n_most: int) -> Costs:
         """`run` computes a step of so many tokens, at most `n_most`, and returns its seconds; small ones are run twice."""
-        return cls({n: min(run(n) for _ in range(2 if n <= 8 else 1)) for n in SIZES if n <= n_most})
+        return cls({n: min(run(n) for _ in range(2 if n <= 4 else 1)) for n in SIZES if n <= n_most})
 
     def __call__(self, n: int) -> float:
         """Seconds of a step of n tokens on a machine with nothing else to do."""

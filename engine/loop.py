@@ -223,18 +223,14 @@ class Loop:
             return False
         text, reason = answer.push(token, self._model.vocabulary.piece(token), self._model.n_ctx)
         if text:
-            self._say(answer, text)
+            self._unsent.append(answer.delta(text))
         if reason:
             self._finish(answer, reason)
         return reason is None
 
-    def _say(self, answer: Answer, text: str) -> None:
-        self._unsent.append(words.Delta(answer.id, text, answer.unsent))
-        answer.unsent = []
-
     def _finish(self, answer: Answer, reason: Reason) -> None:
-        if rest := answer.text.finish():
-            self._say(answer, rest)
+        if (rest := answer.text.finish()) or answer.unsent:  # the front wants to know all tokens, also those without text
+            self._unsent.append(answer.delta(rest))
         self._unsent.append(answer.finished(reason))
         self.remove(answer)
 

@@ -157,6 +157,7 @@ class Delta:
     id: str
     text: str
     tokens: list[int] = field(default_factory=list)  # those that came since the last one: what another worker would need
+    held: list[str] = field(default_factory=list)  # what an answer that ended after each of them would end with; []: nothing
 
 
 @dataclass(frozen=True)

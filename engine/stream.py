@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -50,41 +51,93 @@ class Status:
         return self.state in OPEN
 
 
-class Stream:
-    """The events of one request: one Accepted or Failed, then Deltas, then one Finished or Failed.
+Sink = Callable[[Event], None]
 
-    `close` must be called by whoever asked, in whatever way it ends: it cancels what still runs.
+
+class Work:
+    """One request in the engine: what is asked, what has come of it, and who reads that.
+
+    All events are kept, so whoever joins later gets all of them. Once the last reader has left, the request is cancelled.
+    `begun` are Deltas of the same answer, generated earlier: it goes on after them. `listener` gets each event before
+    any reader does.
     """
 
-    def __init__(self, request: Request, cancel: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        cancel: Callable[[str], None],
+        begun: Sequence[Delta] = (),
+        listener: Sink | None = None,
+    ) -> None:
         self._request = request
         self._cancel = cancel
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._accepted = False
-        self._tokens: list[int] = []  # of the answer, as far as their text was delivered
+        self._before = begun
+        self._tokens = [token for delta in begun for token in delta.tokens]  # of the answer, as far as they are known
+        self._lock = threading.Lock()  # guards what follows
+        self._events: list[Event] = []
+        self._listener = listener
+        self._readers: list[Sink] = []
+        self.left = False  # by its last reader
         self.id, self.background = request.id, request.background
+        self.begun = False  # whether a worker has delivered text
         self.n_strikes = 0  # workers that ended while this request was in them
 
     def put(self, event: Event) -> None:
         """For the engine: appends an event. That a second worker accepts the request too is nothing new."""
         match event:
             case Accepted():
-                if self._accepted:
-                    return
-                self._accepted = True
+                if not self._events:
+                    self._put(event, *self._before)
+                return
             case Delta():
+                self.begun = True
                 self._tokens += event.tokens
-        self._events.put(event)
+        self._put(event)
 
-    @property
-    def begun(self) -> bool:
-        """Whether text was delivered."""
-        return bool(self._tokens)
+    def _put(self, *events: Event) -> None:
+        with self._lock:
+            self._events += events
+            for event in events:
+                if self._listener:
+                    self._listener(event)
+                for reader in self._readers:
+                    reader(event)
 
     @property
     def request(self) -> Request:
-        """For a worker: what is asked, and how much of the answer is delivered already."""
+        """For a worker: what is asked, and how much of the answer is there already."""
         return replace(self._request, done=list(self._tokens)) if self._tokens else self._request
+
+    def join(self, reader: Sink) -> bool:
+        """Another reader: it gets all events from the first on. False when the last one's leaving cancelled the request."""
+        with self._lock:
+            if self.left:
+                return False
+            for event in self._events:
+                reader(event)
+            self._readers.append(reader)
+            return True
+
+    def leave(self, reader: Sink) -> None:
+        """Nobody reads there any more."""
+        with self._lock:
+            self._readers.remove(reader)
+            self.left = not self._readers
+        if self.left:
+            self._cancel(self.id)
+
+
+class Stream:
+    """The events of one request: one Accepted or Failed, then Deltas, then one Finished or Failed.
+
+    `close` must be called by whoever asked, in whatever way it ends: the last one's cancels what still runs.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._sink = self._events.put  # kept: each look at it would make another object
+        self._open = work.join(self._sink)
 
     def next(self, timeout_s: float | None = None) -> Event | None:
         """The next event, None when there was none for `timeout_s` seconds; without it, waits as long as it takes."""
@@ -93,6 +146,18 @@ class Stream:
         except queue.Empty:
             return None
 
+    @property
+    def left(self) -> bool:
+        """Whether its last reader has left."""
+        return self._work.left
+
+    def join(self) -> Stream | None:
+        """The same events for somebody else; None when the request is cancelled already."""
+        other = Stream(self._work)
+        return other if other._open else None
+
     def close(self) -> None:
-        """Nobody reads any more; frees the slot if the request still has one. Harmless after the end."""
-        self._cancel(self.id)
+        """Harmless when done before."""
+        if self._open:
+            self._open = False
+            self._work.leave(self._sink)

@@ -37,6 +37,11 @@ class Text:
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
+    @property
+    def held(self) -> str:
+        """What `finish` would return now."""
+        return self._held
+
     def drop(self) -> None:
         """Forgets what is held back: the answer ends before it."""
         self._held = ""

@@ -25,9 +25,11 @@ PATIENCE_S = 60.0  # for what takes a second on a quiet machine
 class Server:
     """`python server.py OPTIONS` in a process of its own; its log is kept and can be waited for."""
 
-    def __init__(self, *options: str, model: Path = DEMO) -> None:
+    def __init__(self, *options: str, model: Path = DEMO, keep: bool = False) -> None:
+        """`keep`: what is computed may be kept; else each answer is made anew."""
+        options = options if keep else ("--no-cache", *options)
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py"), "--port", "0", "--no-cache", "--model", str(model), *options],
+            [sys.executable, str(ROOT / "server.py"), "--port", "0", "--model", str(model), *options],
             stderr=subprocess.PIPE,
             text=True,
             env={k: v for k, v in os.environ.items() if not k.startswith("LINNET_")},
@@ -64,6 +66,12 @@ class Server:
     def client(self, **options: object) -> openai.OpenAI:
         """OpenAI's client for this server; it does not try again by itself unless told so."""
         return openai.OpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0} | options)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Sends a signal and returns the exit code."""

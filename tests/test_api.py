@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from flask.testing import FlaskClient
 from api import errors
 from api.app import LARGEST_BODY_BYTES, create_app
 from api.body import HARMLESS, NEUTRAL, ChatBody
+from api.source import Source
 from engine.request import Accepted, Delta, Event, Failed, Finished, Ready, Request, Trouble
-from engine.stream import State, Status, Stream
+from engine.stream import Sink, State, Status, Stream, Work
 from settings import Settings
 
 READY = Ready(2048, 2048, 1, 1, "fake", "fake 0", 0.0)
@@ -28,11 +30,12 @@ class ScriptedEngine:
         self.closed = 0
         self.state = State.READY
 
-    def submit(self, request: Request) -> Stream:
-        self.requests.append(request)
-        stream = Stream(request, self.cancel)
+    def submit(self, request: Request, begun: Sequence[Delta] = (), listener: Sink | None = None) -> Stream:
+        work = Work(request, self.cancel, begun, listener)
+        self.requests.append(work.request)
+        stream = Stream(work)
         for event in self.events:
-            stream.put(event)
+            work.put(event)
         return stream
 
     def cancel(self, id: str) -> None:
@@ -43,7 +46,7 @@ class ScriptedEngine:
 
 
 def client_of(engine: ScriptedEngine, **settings: Any) -> FlaskClient:
-    return create_app(Settings(**settings), engine, "fake").test_client()  # type: ignore[arg-type]
+    return create_app(Settings(**settings), Source(engine), "fake").test_client()  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -19,19 +19,21 @@ README = (ROOT / "README.md").read_text()
 
 # Who may import whom. Nothing imports upwards.
 ARROWS = {
-    "server": {"api", "engine", "models", "settings"},
+    "server": {"api", "cache", "engine", "models", "settings"},
     "settings": set(),
-    "api": {"api", "engine", "settings", "web"},
+    "api": {"api", "cache", "engine", "settings", "web"},
+    "cache": {"cache", "settings"},
     "web": set(),
     "engine": {"engine"},
     "models": {"models"},
-    "bench": {"bench", "engine", "models"},
+    "bench": {"bench", "cache", "engine", "models"},
     "scripts": set(),
 }
 ONLY_IN = {
     "llama_cpp": ["engine/native/"],
     "flask": ["server.py", "api/", "web/"],
     "waitress": ["server.py", "api/wsgi.py"],
+    "diskcache": ["cache/disk.py"],
     "huggingface_hub": ["models/download.py"],
 }
 

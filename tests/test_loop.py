@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from api.record import Record
 from bench import shapes
 from engine.beat import Beat
 from engine.costs import Costs
@@ -38,6 +39,7 @@ from tests.conftest import DEMO
 N_SLOTS = 4
 CHEAP = {1: 0.020, 4: 0.022, 8: 0.024, 16: 0.028, 32: 0.040, 128: 0.12}  # a machine on which guesses pay
 STORY = "Tell me a story about a fox."
+POEM = "Write a poem about rain."
 QUESTIONS = ["What is the capital of France?", "Tell me a story about a wolf.", "What is 12 + 30?", "hello"]
 
 
@@ -291,6 +293,32 @@ def test_guesses_of_several_answers_share_a_step(rig):
     r = rig(draft=True)
     r.run(*(ask(str(i), STORY, story, "hello", "Hello!", STORY, max_tokens=30) for i in range(N_SLOTS)))
     assert {r.text(str(i)) for i in range(N_SLOTS)} == {plain(rig, STORY, story, "hello", "Hello!", STORY, max_tokens=30)}
+
+
+@pytest.mark.parametrize("fields", [{}, {"stop": ["stone,\nbut there", "g by"]}, {"early_stop": True}], ids=str)
+def test_a_kept_answer_cut_or_gone_on_from_is_what_the_engine_would_say(rig, fields):
+    def record(r: Rig, id: str) -> Record:
+        deltas = [word for word in r.words if isinstance(word, Delta) and word.id == id]
+        record = Record.load(Record(deltas, r.end(id), "").dump())
+        assert record
+        return record
+
+    def said(events) -> tuple[str, str, int]:
+        end = events[-1]
+        return "".join(e.text for e in events if isinstance(e, Delta)), end.stop_reason, end.n_answer
+
+    r = rig()
+    r.run(ask("whole", POEM, **fields))
+    whole, n = record(r, "whole"), r.end("whole").n_answer
+    for limit in {*range(1, 14), *range(n - 3, n + 2)}:  # a stop string that does not come, and a character of many tokens
+        r.run(ask(str(limit), POEM, **fields, max_tokens=limit))
+        wanted = r.text(str(limit)), r.end(str(limit)).stop_reason, r.end(str(limit)).n_answer
+        assert said(whole.events(limit)) == wanted
+        begun = record(r, str(limit)).beginning()
+        tokens = [token for delta in begun for token in delta.tokens]
+        if r.end(str(limit)).stop_reason == "max_tokens":
+            r.run(ask(f"on {limit}", POEM, **fields, done=tokens))
+            assert "".join(delta.text for delta in begun) + r.text(f"on {limit}") == r.text("whole")
 
 
 def test_an_early_stop_ends_with_the_second_sentence(rig):

@@ -70,6 +70,25 @@ def answers(page: Page):
     return page.locator(".turn.assistant")
 
 
+def test_a_known_answer_says_so_and_can_be_given_afresh(tmp_path, open_page):
+    with Server("--cache-dir", str(tmp_path), keep=True) as server:
+        page = open_page(server)
+        for n in (1, 2):
+            ask(page, "What is the capital of France?")
+            expect(answers(page).locator(".facts")).to_have_text(re.compile("^11 tokens · (from memory|.*tokens/s)"))
+            expect(page.locator("#kept")).to_have_text(re.compile(r"^1 kept · \d"))
+            if n == 1:
+                assert page.locator(".offer").count() == 0
+                page.get_by_role("button", name="New chat").click()
+        assert "from memory" in answers(page).locator(".facts").inner_text()
+        page.get_by_role("button", name="Answer afresh").click()
+        expect(answers(page).locator(".facts")).to_have_text(re.compile("tokens/s · first after"))
+        expect(answers(page).locator(".text")).to_have_text("The capital of France is Paris.")
+        ask(page, "What is 12 + 30?")
+        expect(answers(page).nth(1).locator(".facts")).to_contain_text("tokens/s")
+        assert page.locator(".offer").count() == 0
+
+
 def test_an_answer_is_streamed_with_its_speed_under_it(server, open_page):
     page = open_page(server)
     expect(page.locator("#model")).to_have_text("demo")

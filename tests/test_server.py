@@ -30,8 +30,8 @@ def start() -> Iterator[Callable[..., Server]]:
     """Starts servers and ends what is left of them after the test."""
     servers: list[Server] = []
 
-    def start(*options: str, **kwargs: Path) -> Server:
-        servers.append(Server(*options, **kwargs))
+    def start(*options: str, model: Path = DEMO) -> Server:
+        servers.append(Server(*options, model=model))
         return servers[-1]
 
     yield start
@@ -229,7 +229,9 @@ def test_the_log_has_a_line_for_each_request_and_no_text_of_it(start):
     log_length = len(server.log)
     Call(server, messages=[{"role": "user", "content": "hello my secret"}]).answer()
     line = server.wait_for("chat:", log_length)
-    assert re.search(r"200 \d+ \+ \d+ tokens, \d+\.\d tokens/s, first after \d+\.\d\d s, end_of_turn", line)
+    assert re.search(
+        r"200 bypass, \d+ \+ \d+ tokens, end_of_turn, \d+ known, \d+\.\d tokens/s, first after \d+\.\d\d s", line
+    )
     Call(server, messages=[{"role": "secret", "content": "hello"}]).answer()
     assert "400" in server.wait_for("POST /v1/chat/completions", log_length)
     server.end()

@@ -14,7 +14,7 @@ export function setKey(key) {
 
 async function call(path, options = {}) {
   const key = sessionStorage.getItem("api-key");
-  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...options.headers };
   const response = await fetch(path, { ...options, headers });
   if (!response.ok) {
     const body = await response.json().catch(() => null); // a proxy in between may answer with a web page
@@ -28,10 +28,19 @@ export async function modelName() {
   return data[0].id;
 }
 
-// Yields the chunks of an answer as they come. Aborting the signal stops the server's work too.
-export async function* answer(messages, options, signal) {
+// The answers that the server keeps: how many, and how large they are; null when it keeps none.
+export async function kept() {
+  const facts = await (await call("/cache")).json();
+  return facts.enabled ? facts : null;
+}
+
+// Yields the chunks of an answer as they come, the first with `known`: whether it was given before and kept. `afresh`: it is
+// to be made anew. Aborting the signal stops the server's work too.
+export async function* answer(messages, options, signal, afresh = false) {
   const body = JSON.stringify({ messages, stream: true, ...options });
-  const response = await call("/v1/chat/completions", { method: "POST", body, signal });
+  const headers = afresh ? { "Cache-Control": "no-cache" } : {};
+  const response = await call("/v1/chat/completions", { method: "POST", body, signal, headers });
+  yield { choices: [], known: response.headers.get("X-Linnet-Cache") === "hit" };
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);

@@ -1,5 +1,5 @@
 // The chat: a list of messages, at most one answer in progress, and the page that shows them.
-import { answer, ApiError, modelName, setKey } from "./api.js";
+import { answer, ApiError, kept, modelName, setKey } from "./api.js";
 import { Answer, showQuestion } from "./turns.js";
 
 const $ = (id) => document.getElementById(id);
@@ -15,15 +15,23 @@ function show() {
   $("question").style.height = `${$("question").scrollHeight + 2}px`;
 }
 
-async function ask(text) {
-  const mine = (running = new AbortController());
+function ask(text) {
   messages.push({ role: "user", content: text });
   showQuestion(text);
+  reply();
+}
+
+// The answer to the last question; `before` is an earlier one to the same, which the new one takes the place of.
+async function reply(before = null) {
+  const mine = (running = new AbortController());
+  before?.node.remove();
   const turn = new Answer();
   show();
   try {
-    for await (const chunk of answer(messages, { early_stop: $("brief").checked }, mine.signal)) turn.add(chunk);
+    const options = { early_stop: $("brief").checked };
+    for await (const chunk of answer(messages, options, mine.signal, before !== null)) turn.add(chunk);
     turn.end();
+    if (turn.known) turn.offer("Answer afresh", () => afresh(turn));
   } catch (error) {
     if (error.name === "AbortError") turn.end("stopped");
     else if (error.status === 401) {
@@ -33,11 +41,28 @@ async function ask(text) {
   }
   if (running !== mine) return; // a new chat has begun meanwhile
   running = null;
-  if (turn.said) messages.push({ role: "assistant", content: turn.said });
+  const said = turn.said || before?.said;
+  if (!turn.said && before) turn.node.before(before.node); // an earlier answer is better than none
+  if (said) messages.push({ role: "assistant", content: said });
   else messages.pop(); // an unanswered question would come twice when it is asked again
   show();
+  showKept();
   $("question").focus();
 }
+
+function afresh(turn) {
+  if (running) return;
+  messages.pop();
+  reply(turn);
+}
+
+async function showKept() {
+  const facts = await kept().catch(() => null); // whatever is wrong, the chat itself will say so
+  $("kept").textContent = facts?.entries ? `${facts.entries} kept · ${size(facts.bytes)}` : "";
+  $("kept").title = "Answers that are given again at once when the same is asked";
+}
+
+const size = (n) => (n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`);
 
 function newChat() {
   running?.abort();
@@ -57,6 +82,7 @@ async function connect() {
   try {
     $("model").textContent = await modelName();
     document.title = "Linnet";
+    showKept();
   } catch (error) {
     if (error.status === 401) return askForKey();
     $("model").textContent = "the server cannot be reached";

@@ -14,6 +14,7 @@ const CUT = {
 const element = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
 
 export function showQuestion(text) {
+  for (const button of document.querySelectorAll(".offer")) button.remove();
   const node = element("div", "turn user");
   node.append(element("div", "text", text));
   append(node);
@@ -39,6 +40,7 @@ export class Answer {
 
   add(chunk) {
     const choice = chunk.choices[0];
+    this.known ||= chunk.known;
     if (chunk.timings) this.timings = chunk.timings;
     if (choice?.finish_reason) this.reason = choice.stop_reason;
     if (!choice?.delta.content) return;
@@ -58,11 +60,20 @@ export class Answer {
     const n = this.timings?.predicted_n ?? this.chunks; // stopped: about a chunk a token
     const rate = this.timings?.predicted_per_second ?? (1000 * (n - 1)) / (this.last - this.first);
     const facts = [`${n} ${n === 1 ? "token" : "tokens"}`];
-    if (n > 1 && isFinite(rate)) facts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
-    if (this.first) facts.push(`first after ${((this.first - this.asked) / 1000).toFixed(2)} s`);
+    if (this.known) facts.push("from memory");
+    else {
+      if (n > 1 && isFinite(rate)) facts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
+      if (this.first) facts.push(`first after ${((this.first - this.asked) / 1000).toFixed(2)} s`);
+    }
     if (this.reason in CUT) facts.push(CUT[this.reason]);
     if (how) facts.push(how);
     this.facts.textContent = facts.join(" · ");
+  }
+
+  // Offered under the last answer only: what follows was said in reply to it.
+  offer(label, action) {
+    this.facts.append(element("button", "offer", label));
+    this.facts.lastChild.addEventListener("click", action);
   }
 
   fail(message) {

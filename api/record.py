@@ -1,0 +1,88 @@
+"""A whole answer as it is kept: its events, written as JSON, and what shorter and longer answers can be made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from engine.request import Accepted, Delta, Event, Finished, Reason
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """All Deltas of one answer, how it ended, and the fingerprint of what made it."""
+
+    deltas: list[Delta]
+    end: Finished
+    fingerprint: str
+
+    def dump(self) -> bytes:
+        """For the store."""
+        deltas = [[d.text, d.tokens, d.held] if d.held else [d.text, d.tokens] for d in self.deltas]
+        facts = {"version": VERSION, "deltas": deltas, "end": vars(self.end) | {"id": ""}, "fingerprint": self.fingerprint}
+        return json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def load(cls, data: bytes) -> Record | None:
+        """The inverse of `dump`; None when another version of Linnet wrote it."""
+        try:
+            facts: dict[str, Any] = json.loads(data)
+            if facts["version"] != VERSION:
+                return None
+            end = Finished(**facts["end"])
+            return cls([Delta("", *delta) for delta in facts["deltas"]], end, facts["fingerprint"])
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def events(self, max_tokens: int | None) -> list[Event] | None:
+        """The answer to the same request with this limit; None when it would be longer than this one."""
+        end, n = self.end, self.end.n_answer
+        if max_tokens is not None and max_tokens <= n and (end.stop_reason not in _AT_ONCE or max_tokens < n):
+            return self._made_of(*self._cut(max_tokens))
+        if end.stop_reason == Reason.MAX_TOKENS:
+            return None
+        return self._made_of(self.deltas, end)
+
+    def beginning(self) -> list[Delta]:
+        """What a longer answer begins with: an answer cut off says at its end what it would have held back otherwise."""
+        last = self.deltas[-1]
+        held = next((d.held[-1] if d.held else "" for d in reversed(self.deltas) if d.tokens), "")
+        return [*self.deltas[:-1], dataclasses.replace(last, text=last.text.removesuffix(held))]
+
+    def _cut(self, n: int) -> tuple[list[Delta], Finished]:
+        """The first n tokens, and the end that they would have had."""
+        deltas, n_left = [], n
+        for delta in self.beginning():
+            held = delta.held[n_left - 1] if delta.held and n_left <= len(delta.tokens) else ""
+            if n_left < len(delta.tokens):  # its text came with a later token
+                deltas.append(Delta("", held, delta.tokens[:n_left]))
+                break
+            deltas.append(delta)
+            n_left -= len(delta.tokens)
+            if n_left == 0:
+                if held:
+                    deltas.append(Delta("", held))
+                break
+        part = n / self.end.n_answer
+        reason = Reason.MAX_TOKENS
+        end = dataclasses.replace(
+            self.end,
+            finish_reason=reason.finish_reason,
+            stop_reason=reason,
+            n_answer=n,
+            answer_s=self.end.answer_s * part,
+        )
+        return deltas, end
+
+    @staticmethod
+    def _made_of(deltas: list[Delta], end: Finished) -> list[Event]:
+        # Nothing waited and nothing of the prompt was read for this; how fast the answer was made stays true.
+        now = dataclasses.replace(end, n_cached=end.n_prompt, queue_s=0.0, prompt_s=0.0)
+        return [Accepted("", end.n_prompt), *deltas, now]
+
+
+_AT_ONCE = (Reason.STOP, Reason.SENTENCES, Reason.LOOP)  # these end an answer before its limit does

@@ -1,0 +1,184 @@
+"""The answer cache over HTTP: what a hit costs, in quiet, with a full disk tier, beside running answers; and kill -9.
+
+python -m bench.answers MODEL.gguf [quiet disk beside killed ...]     the last line is JSON
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from bench import stream
+from cache import keys
+from cache.disk import Shelf
+
+N_HITS = 2000
+N_ENTRIES = 100_000
+N_COLD = 200
+N_KILLS = 30
+ENTRY_BYTES = 1500
+
+
+class Connection:
+    """Asks over one kept-alive connection, with as little work of its own as can be."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._socket = socket.create_connection((parts.hostname, parts.port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._host = parts.netloc
+
+    def ask(self, question: str, max_tokens: int = 32) -> tuple[float, str, bytes]:
+        """Seconds, how it was found, and the body."""
+        messages = [{"role": "user", "content": question}]
+        body = json.dumps({"messages": messages, "max_tokens": max_tokens}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
+        started = time.perf_counter()
+        self._socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        data = self._socket.recv(2**16)
+        while b"\r\n\r\n" not in data:
+            data += self._socket.recv(2**16)
+        top, _, body = data.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in top.decode().split("\r\n")[1:])
+        while len(body) < int(headers["Content-Length"]):
+            body += self._socket.recv(2**16)
+        return time.perf_counter() - started, headers["X-Linnet-Cache"], body
+
+
+def hits(connection: Connection, n: int, question: str = "hello") -> list[float]:
+    """Seconds of each."""
+    seconds = []
+    for _ in range(n):
+        took, how, _body = connection.ask(question)
+        if how != "hit":
+            raise RuntimeError(f"{how} instead of a hit")
+        seconds.append(took)
+    return seconds
+
+
+def quiet(model: str) -> dict[str, float]:
+    """One connection's median, and hits a second of four together."""
+    with tempfile.TemporaryDirectory() as folder, stream.linnet(model, "--cache-dir", folder) as url:
+        Connection(url).ask("hello")
+        one = hits(Connection(url), N_HITS)
+        clients = [threading.Thread(target=hits, args=(Connection(url), N_HITS)) for _ in range(4)]
+        started = time.perf_counter()
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        return {
+            "p50_ms": 1000 * statistics.median(one),
+            "p95_ms": 1000 * stream.percentile(one, 95),
+            "hits_per_s": 4 * N_HITS / (time.perf_counter() - started),
+        }
+
+
+def disk(model: str) -> dict[str, float]:
+    """Hits of a server that has just started, each answer read from disk, among many."""
+    questions = [f"What is {i} + {i % 7}?" for i in range(N_COLD)]
+    options = ("--answer-disk", "2000", "--answer-ram", "64")
+    with tempfile.TemporaryDirectory() as folder:
+        shelf = Shelf(Path(folder) / "answers", 2000 * 2**20)
+        shelf.open()
+        for i in range(N_ENTRIES):
+            shelf.put(keys.key(i), keys.key(-i).encode() * (ENTRY_BYTES // 64))
+        shelf.close()
+        with stream.linnet(model, "--cache-dir", folder, *options) as url:
+            connection = Connection(url)
+            for question in questions:
+                connection.ask(question, 8)
+        started = time.perf_counter()
+        with stream.linnet(model, "--cache-dir", folder, *options) as url:
+            ready_s = time.perf_counter() - started
+            connection = Connection(url)
+            found = [connection.ask(question, 8) for question in questions]
+    if any(how != "hit" for _, how, _ in found[1:]):
+        raise RuntimeError("an answer was not found on disk")
+    seconds = [took for took, _, _ in found]
+    return {"p50_ms": 1000 * statistics.median(seconds), "p95_ms": 1000 * stream.percentile(seconds, 95), "start_s": ready_s}
+
+
+def beside(model: str) -> dict[str, float]:
+    """Hits while four answers are generated."""
+    with tempfile.TemporaryDirectory() as folder, stream.linnet(model, "--cache-dir", folder, "--no-draft") as url:
+        connection = Connection(url)
+        connection.ask("hello")
+        chats = [[{"role": "user", "content": stream.text(10, f"{i} {time.time_ns()}")}] for i in range(4)]
+        begun = [threading.Event() for _ in chats]
+        streams = [threading.Thread(target=stream.ask, args=(url, c, 200, b)) for c, b in zip(chats, begun, strict=True)]
+        for thread in streams:
+            thread.start()
+        for event in begun:
+            event.wait()
+        seconds = []
+        while all(thread.is_alive() for thread in streams):
+            seconds += hits(connection, 10)
+            time.sleep(0.05)  # a few hits a second, as clients would ask, and not as fast as can be
+        for thread in streams:
+            thread.join()
+    return {"n": len(seconds), "p50_ms": 1000 * statistics.median(seconds), "p95_ms": 1000 * stream.percentile(seconds, 95)}
+
+
+def killed(model: str) -> dict[str, float]:
+    """Servers killed while they keep answers: wrong answers after that (there must be none), and the slowest start."""
+    known: dict[str, bytes] = {}
+    wrong, starts = 0, []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(N_KILLS):
+            started = time.perf_counter()
+            port = stream.free_port()
+            command = [sys.executable, str(stream.ROOT / "server.py"), "--port", str(port), "--model", model]
+            process = subprocess.Popen([*command, "--cache-dir", folder], stderr=subprocess.DEVNULL)
+            url = f"http://127.0.0.1:{port}"
+            stream.wait_for(url, process)
+            starts.append(time.perf_counter() - started)
+            connection = Connection(url)
+            stop_at = time.perf_counter() + 0.2 + 0.02 * turn
+            for i in itertools.count():
+                question = f"What is {i % 30} + {turn % 3}?"
+                _, how, body = connection.ask(question, 8)
+                text = json.dumps(json.loads(body)["choices"]).encode()
+                wrong += how == "hit" and known.get(question, text) != text
+                known[question] = text
+                if time.perf_counter() > stop_at:
+                    break
+            children = psutil.Process(process.pid).children()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            psutil.wait_procs(children)
+    return {"kills": N_KILLS, "wrong": wrong, "slowest_start_s": max(starts)}
+
+
+PARTS: dict[str, Callable[[str], dict[str, float]]] = {"quiet": quiet, "disk": disk, "beside": beside, "killed": killed}
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    if not arguments or set(arguments[1:]) - set(PARTS):
+        print(__doc__, file=sys.stderr)
+        return 2
+    model, *names = arguments
+    figures = {}
+    for name in names or PARTS:
+        figures[name] = {what: round(value, 3) for what, value in PARTS[name](model).items()}
+        print(name, figures[name], flush=True)
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

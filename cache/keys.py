@@ -1,0 +1,13 @@
+"""From all that determines an answer to the key it is kept under."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def key(facts: Any) -> str:
+    """64 hexadecimal digits for plain data: equal for equal data, whatever the order of its dictionaries."""
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

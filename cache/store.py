@@ -1,0 +1,231 @@
+"""Values under keys in two tiers: memory in front, disk behind it. Both forget the least recently used first.
+
+Reading is for any thread and takes what it takes to look; writing to disk is for one thread of its own, so nobody who
+answers ever waits for it. Whatever goes wrong with the disk is a miss.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import queue
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cache.disk import RETRY_S, Shelf
+
+log = logging.getLogger("cache")
+TIME = struct.Struct("<d")  # before each value on disk: when it was made, in seconds since 1970
+OPEN_S = 2.0  # so long after the start a look-up waits for the database to be opened
+QUEUE = 1000  # values waiting to be written; more are not written
+TOUCH_S = 60.0  # what memory answers is noted as used on disk at most so often
+SAVE_S = 10.0  # the totals are written at most so often
+
+
+class Entry(NamedTuple):
+    """A value and when it was made, in seconds since 1970."""
+
+    value: bytes
+    made: float
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since then; 0.0 where the clock was set back."""
+        return max(0.0, time.time() - self.made)
+
+
+@dataclass
+class Totals:
+    """What the store has done since it was begun."""
+
+    hits: int = 0
+    misses: int = 0
+    joined: int = 0
+    evictions: int = 0
+    saved_s: float = 0.0
+    saved_tokens: int = 0
+
+
+class Store:
+    """Threads may call everything at any time."""
+
+    def __init__(self, folder: Path, ram_bytes: int, disk_bytes: int) -> None:
+        self._ram: OrderedDict[str, Entry] = OrderedDict()
+        self._ram_bytes, self._most_ram_bytes = 0, ram_bytes
+        self._touched: dict[str, float] = {}  # keys in memory: when they were last noted as used on disk
+        self._lock = threading.Lock()  # guards the above and the totals; held for moments only
+        self._shelf = Shelf(folder, disk_bytes) if disk_bytes else None
+        self._totals_path = folder.with_suffix(".json")
+        self._cleared_path = str(folder.with_suffix(".cleared"))  # its time says when the store was last cleared, by anybody
+        self.totals = self._read_totals()
+        self._saved = asdict(self.totals)
+        self._cleared = self._cleared_at()
+        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(QUEUE)
+        self._opened = threading.Event()
+        self._wait_until = time.monotonic() + OPEN_S
+        self._writer = threading.Thread(target=self._work, name="cache", daemon=True)
+        self._writer.start()
+
+    def get(self, key: str) -> Entry | None:
+        """The value, from wherever it is."""
+        if entry := self.get_from_memory(key):
+            return entry
+        if not self._shelf or not self._opened.wait(max(0.0, self._wait_until - time.monotonic())):
+            return None
+        content = self._shelf.get(key)
+        if content is None:
+            return None
+        entry = Entry(content[TIME.size :], TIME.unpack_from(content)[0])
+        self._remember(key, entry)
+        return entry
+
+    def get_from_memory(self, key: str) -> Entry | None:
+        """The value, if it is there: takes no longer than a moment."""
+        if self._cleared_at() != self._cleared:
+            self._forget()  # by another process
+        with self._lock:
+            entry = self._ram.get(key)
+            if not entry:
+                return None
+            self._ram.move_to_end(key)
+            now = time.monotonic()
+            if not self._shelf or now - self._touched.get(key, 0.0) < TOUCH_S:
+                return entry
+            self._touched[key] = now
+        self._later(functools.partial(self._shelf.get, key))
+        return entry
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keeps a value: in memory now, on disk soon."""
+        entry = Entry(value, time.time())
+        self._remember(key, entry)
+        if self._shelf:
+            self._later(functools.partial(self._shelf.put, key, TIME.pack(entry.made) + value))
+
+    def count(self, **more: float) -> None:
+        """Adds to the totals."""
+        with self._lock:
+            for name, n in more.items():
+                setattr(self.totals, name, getattr(self.totals, name) + n)
+
+    def clear(self, timeout_s: float = 10.0) -> int:
+        """Forgets everything; how many values there were. Other processes that use the folder forget them, too."""
+        n = len(self._ram)
+        self._forget()
+        done = threading.Event()
+        removed = [n]
+
+        def clear_disk() -> None:
+            if self._shelf:
+                removed[0] = max(n, self._shelf.clear())
+            self._note_cleared()
+            done.set()
+
+        self._jobs.put(clear_disk)
+        done.wait(timeout_s)
+        return removed[0]
+
+    def facts(self) -> dict[str, float]:
+        """Entries, bytes and the totals, by name."""
+        with self._lock:
+            n, n_bytes, totals = len(self._ram), self._ram_bytes, asdict(self.totals)
+        disk = self._shelf.size() if self._shelf and self._opened.is_set() else None
+        entries, disk_bytes = disk or (n, 0)
+        return {"entries": max(n, entries), "bytes": disk_bytes or n_bytes, "memory_bytes": n_bytes} | totals
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until all that was put is written; whether it is."""
+        done = threading.Event()
+        self._jobs.put(done.set)
+        return done.wait(timeout_s)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Writes what is waiting, and ends."""
+        self._jobs.put(None)
+        self._writer.join(timeout_s)
+
+    def _remember(self, key: str, entry: Entry) -> None:
+        with self._lock:
+            if old := self._ram.pop(key, None):
+                self._ram_bytes -= len(old.value)
+            self._ram[key] = entry
+            self._ram_bytes += len(entry.value)
+            while self._ram_bytes > self._most_ram_bytes:
+                gone, old = self._ram.popitem(last=False)
+                self._ram_bytes -= len(old.value)
+                self._touched.pop(gone, None)
+                self.totals.evictions += not self._shelf
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._cleared = self._cleared_at()
+            self._ram.clear()
+            self._touched.clear()
+            self._ram_bytes = 0
+
+    def _later(self, job: Callable[[], object]) -> None:
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            log.debug("The disk is too slow: a value is not written.")
+
+    def _work(self) -> None:
+        if self._shelf:
+            self._shelf.open()
+        self._opened.set()
+        while True:
+            try:
+                job = self._jobs.get(timeout=max(SAVE_S, RETRY_S))
+            except queue.Empty:
+                job = self._save
+                if self._shelf:
+                    self._shelf.heal()
+            if not job:
+                break
+            job()
+            if self._shelf and (n := self._shelf.n_evicted):
+                self._shelf.n_evicted = 0
+                self.count(evictions=n)
+        self._save()
+        if self._shelf:
+            self._shelf.close()
+
+    def _save(self) -> None:
+        """Writes the totals; on a disk that does not take them they are those of this run."""
+        totals = asdict(self.totals)
+        if totals == self._saved or not self._shelf:
+            return
+        self._saved = totals
+        try:
+            beside = self._totals_path.with_suffix(".part")
+            beside.write_text(json.dumps(totals))
+            beside.replace(self._totals_path)
+        except OSError as error:
+            log.debug("%s cannot be written: %s", self._totals_path, error)
+
+    def _read_totals(self) -> Totals:
+        try:
+            return Totals(**json.loads(self._totals_path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return Totals()
+
+    def _cleared_at(self) -> int:
+        try:
+            return os.stat(self._cleared_path).st_mtime_ns  # noqa: PTH116  # in each look-up: Path.stat takes thrice as long
+        except OSError:
+            return 0
+
+    def _note_cleared(self) -> None:
+        try:
+            Path(self._cleared_path).touch()
+        except OSError as error:
+            log.debug("%s cannot be written: %s", self._cleared_path, error)
+        self._cleared = self._cleared_at()
