@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -158,12 +159,12 @@ class Settings:
         if not self.local and not self.api_keys:
             raise SettingsError(f"--host {self.host} can be reached by other computers: set --api-key KEY too.")
 
-    @property
+    @functools.cached_property  # this and the next are asked in each request
     def api_keys(self) -> list[str]:
         """Each of them lets its client in; none: everybody may come."""
         return [key for key in (self.api_key or "").split(",") if key]
 
-    @property
+    @functools.cached_property
     def local(self) -> bool:
         """Whether only this computer can reach the server."""
         try:

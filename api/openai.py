@@ -104,6 +104,7 @@ def to_order(body: ChatBody, settings: Settings, made_by: str) -> Order:
         control=Control.read(request.cache_control, body.cache),
         owner=None if settings.share_answers else g.owner,
         fingerprint=made_by,
+        whole=not body.stream,
     )
 
 

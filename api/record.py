@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,30 @@ class Record:
         # Nothing waited and nothing of the prompt was read for this; how fast the answer was made stays true.
         now = dataclasses.replace(end, n_cached=end.n_prompt, queue_s=0.0, prompt_s=0.0)
         return [Accepted("", end.n_prompt), *deltas, now]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A kept answer ready to be given again, and what that saves."""
+
+    events: list[Event]
+    fingerprint: str
+    saved_s: float
+    saved_tokens: int
+
+
+@functools.lru_cache(64)  # what is asked again and again is not decoded again and again
+def replay(data: bytes, max_tokens: int | None, whole: bool) -> Known | None:
+    """Of a dumped Record; `whole`: all text in one Delta. None when the answer would be longer, or is none of ours."""
+    record = Record.load(data)
+    if not record or not (events := record.events(max_tokens)):
+        return None
+    end = events[-1]
+    assert isinstance(end, Finished)
+    if whole:
+        text = "".join(event.text for event in events if isinstance(event, Delta))
+        events = [events[0], Delta("", text), end]
+    return Known(events, record.fingerprint, record.end.prompt_s + end.answer_s, end.n_prompt + end.n_answer)
 
 
 _AT_ONCE = (Reason.STOP, Reason.SENTENCES, Reason.LOOP)  # these end an answer before its limit does

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from api.control import Control
 from api.errors import ApiError
-from api.record import Record
+from api.record import Record, replay
 from cache import keys
 from cache.store import Entry, Store
 from engine.client import Engine
@@ -75,6 +75,7 @@ class Order:
     control: Control
     owner: str | None = None  # whose answers these are; None: everybody's
     fingerprint: str = ""
+    whole: bool = False  # the client wants the answer in one piece
 
 
 @dataclass
@@ -96,38 +97,35 @@ class Source:
             self._refuse_to_make(control)
             return Found(self.engine.submit(order.request), "bypass")
         key = self._key(order)
-        entry = None if control.no_cache else store.get(key)
-        record = self._usable(entry, control)
-        if record and entry and (hit := self._hit(store, record, entry, order)):
+        entry = None if control.no_cache else self._usable(store.get(key), control)
+        if entry and (hit := self._hit(store, entry, order)):
             return hit
         self._refuse_to_make(control)
         with self._starting:
             if stream := self._join(key, order.request.max_tokens):
                 store.count(joined=1)
                 return Found(stream, "joined")
-            if not control.no_cache and (late := store.get_from_memory(key)) and late != entry:  # given just now
-                record = self._usable(late, control)
-                if record and (hit := self._hit(store, record, late, order)):
+            late = None if control.no_cache else self._usable(store.get_from_memory(key), control)
+            if late and late is not entry:  # given just now
+                entry = late
+                if hit := self._hit(store, entry, order):
                     return hit
             store.count(misses=1)
-            return Found(self._start(store, key, order, record), "miss")
+            return Found(self._start(store, key, order, Record.load(entry.value) if entry else None), "miss")
 
-    def _usable(self, entry: Entry | None, control: Control) -> Record | None:
+    def _usable(self, entry: Entry | None, control: Control) -> Entry | None:
         """What is known, unless it is too old."""
         limits = [limit for limit in (control.max_age_s, self.max_age_s) if limit is not None]
-        if not entry or (limits and entry.age_s > min(limits)):
-            return None
-        return Record.load(entry.value)
+        return None if not entry or (limits and entry.age_s > min(limits)) else entry
 
     @staticmethod
-    def _hit(store: Store, record: Record, entry: Entry, order: Order) -> Found | None:
+    def _hit(store: Store, entry: Entry, order: Order) -> Found | None:
         """None: the answer wanted is longer."""
-        events = record.events(order.request.max_tokens)
-        if not events:
+        known = replay(entry.value, order.request.max_tokens, order.whole)
+        if not known:
             return None
-        end = record.end
-        store.count(hits=1, saved_s=end.prompt_s + end.answer_s, saved_tokens=end.n_prompt + end.n_answer)
-        return Found(Replay(events), "hit", int(entry.age_s), record.fingerprint)
+        store.count(hits=1, saved_s=known.saved_s, saved_tokens=known.saved_tokens)
+        return Found(Replay(known.events), "hit", int(entry.age_s), known.fingerprint)
 
     def _join(self, key: str, max_tokens: int | None) -> Stream | None:
         running = self._running.get((key, max_tokens))

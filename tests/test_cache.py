@@ -115,7 +115,8 @@ def test_totals_outlive_a_restart(store_in, folder):
     assert store_in(folder).facts() | {"hits": 2, "saved_s": 1.5} == store_in(folder).facts()
 
 
-def test_clearing_reaches_memory_disk_and_other_processes(store_in, folder):
+def test_clearing_reaches_memory_disk_and_other_processes(store_in, folder, monkeypatch):
+    monkeypatch.setattr("cache.store.LOOK_S", 0.0)
     one, other = store_in(folder), store_in(folder)
     one.put("a", b"x")
     assert one.flush(PATIENCE_S)
