@@ -10,7 +10,7 @@ from __future__ import annotations
 from engine.costs import PATIENCE, Costs
 
 N_GRAM = 5  # tokens that must stand there as they stand here
-LENGTHS = (3, 7, 11, 15)  # with the token before it that makes 4, 8, 12, 16, which the kernels like
+LENGTHS = (3, 7, 11, 15, 31)  # with the token before it that makes 4, 8, 12, 16, 32, which the kernels like
 GAIN = 1.1  # tokens a second must rise by so much: the costs are measured, not sure
 PRIOR, PRIOR_WEIGHT = 0.9, 3.0  # of a guess's token being right, before anything is known, and how firmly
 FADE = 0.85  # how much of what was seen is remembered after each guess

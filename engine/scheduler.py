@@ -23,7 +23,7 @@ CALM = 24  # tokens of an answer between two long slices, so that 19 of 20 of it
 FAIR = 1.25  # times the least price of a token: that is cheap
 REST = 4  # a prompt's last tokens, fewer than every so many-th of the slice before them, go along: a step is dearer
 SLICE_MAX = 512  # tokens of prompts in a step
-DRAFT_MAX = 15  # guessed tokens in a step, of all answers together
+DRAFT_MAX = 31  # guessed tokens in a step, of all answers together
 
 
 @dataclass(eq=False)

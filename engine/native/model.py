@@ -53,6 +53,7 @@ class Model:
             self._model: Any = self._llama.model
             self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._model)
             self.n_ctx: int = config.n_ctx or min(self.n_ctx_train, DEFAULT_CTX)
+            self._n_outputs = n_outputs
             self._context: Any = self._new_context(config, n_batch, n_outputs)
         except Exception as error:  # Llama() raises whatever its parts raise: ValueError, Jinja's, Unicode's
             raise ModelError(f"{path} cannot be loaded: {errors.first or error}.") from error
@@ -86,7 +87,7 @@ class Model:
     def seconds(self, n: int) -> float:
         """How long a step of n tokens takes; their logits are all wanted, as far as there is room for so many."""
         self.batch.clear()
-        self.batch.add(self._passing, [0] * n, 0, n if n <= 16 else 1)
+        self.batch.add(self._passing, [0] * n, 0, n if n <= self._n_outputs else 1)
         started = time.monotonic()
         self.decode()
         seconds = time.monotonic() - started
