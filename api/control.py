@@ -14,7 +14,7 @@ class Control:
     no_store: bool = False  # keep nothing of this, and look nothing up
     no_cache: bool = False  # answer afresh, and keep that
     only_if_cached: bool = False
-    max_age_s: float | None = None
+    max_age_s: int | None = None
 
     @classmethod
     def read(cls, header: RequestCacheControl, cache: bool | None) -> Control:
@@ -24,5 +24,5 @@ class Control:
             no_store=bool(header.no_store) or cache is False,
             no_cache=bool(header.no_cache) or max_age == 0,
             only_if_cached=bool(header.only_if_cached),
-            max_age_s=None if max_age is None else float(max_age),
+            max_age_s=max_age,
         )

@@ -89,7 +89,7 @@ class Shelf:
             self._make_folder()
             try:
                 self._cache = self._opened(check=self._place is None)
-            except (sqlite3.OperationalError, OSError):
+            except (sqlite3.OperationalError, diskcache.Timeout, OSError):
                 raise
             except Exception:  # noqa: BLE001  # whatever a strange database makes of diskcache: it is none of ours
                 self._set_aside()
@@ -106,6 +106,8 @@ class Shelf:
         try:
             value: bytes | None = cache.get(key)
             return value
+        except diskcache.Timeout:
+            log.debug("The database is locked at present: a miss.")
         except ForeignRowError:
             log.warning("An answer on disk is damaged and will be computed again.")
         except Exception as error:  # noqa: BLE001
