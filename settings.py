@@ -29,9 +29,14 @@ def setting(
     return field(default=default, metadata={"help": help, "parse": parse, "metavar": metavar, "low": low, "high": high})
 
 
-def seconds(default: float, help: str, low: float = 0.01) -> Any:
+def seconds(default: float | None, help: str, low: float = 0.01, high: float = 10**6) -> Any:
     """A setting that is a limit of time."""
-    return setting(default, help, parse=float, metavar="SECONDS", low=low, high=10**6)
+    return setting(default, help, parse=float, metavar="SECONDS", low=low, high=high)
+
+
+def megabytes(default: int, help: str, high: int) -> Any:
+    """A setting that is a limit of room."""
+    return setting(default, help, parse=int, metavar="MB", low=0, high=high)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -82,11 +87,9 @@ class Settings:
     )
     no_cache: bool = setting(False, "keep nothing on disk, and no answers")
     alias: str | None = setting(None, "name of the model in the API (default: its file's name)", metavar="NAME")
-    keep_alive: float | None = setting(
+    keep_alive: float | None = seconds(
         None,
         "seconds without a request after which the model is unloaded; the next one loads it (default: never)",
-        parse=float,
-        metavar="SECONDS",
         low=0.1,
         high=10**9,
     )
@@ -109,23 +112,12 @@ class Settings:
     kv_type: str = setting(
         "f16", "numbers of the context: f16, or q8_0 for half the memory", parse=one_of("f16", "q8_0"), metavar="TYPE"
     )
-    prefix_ram: int = setting(
-        512, "MB of memory for what was computed of earlier prompts and answers", parse=int, metavar="MB", low=0, high=10**6
-    )
-    prefix_disk: int = setting(
-        2048, "MB of disk for the same, in the cache folder", parse=int, metavar="MB", low=0, high=10**7
-    )
-    answer_ram: int = setting(64, "MB of memory for answers given before", parse=int, metavar="MB", low=0, high=10**6)
-    answer_disk: int = setting(
-        256, "MB of disk for the same, in the cache folder", parse=int, metavar="MB", low=0, high=10**7
-    )
-    answer_age: float | None = setting(
-        None,
-        "seconds after which an answer is not given again (default: it never grows too old)",
-        parse=float,
-        metavar="SECONDS",
-        low=0.1,
-        high=10**10,
+    prefix_ram: int = megabytes(512, "MB of memory for what was computed of earlier prompts and answers", 10**6)
+    prefix_disk: int = megabytes(2048, "MB of disk for the same, in the cache folder", 10**7)
+    answer_ram: int = megabytes(64, "MB of memory for answers given before", 10**6)
+    answer_disk: int = megabytes(256, "MB of disk for the same, in the cache folder", 10**7)
+    answer_age: float | None = seconds(
+        None, "seconds after which an answer is not given again (default: it never grows too old)", low=0.1, high=10**10
     )
     share_answers: bool = setting(False, "clients with different API keys share the answers given before")
     slice_ms: float | None = setting(
