@@ -18,7 +18,7 @@ from waitress.server import BaseWSGIServer
 
 from api import wsgi
 from api.app import create_app
-from api.source import Source
+from api.source import Scope, Source
 from cache.store import Store
 from engine import memory, threads
 from engine.client import Engine
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         listener = listen(settings.host, settings.port)
         config = configure(settings, path)
         memory.check(path, config, *step_size(config))
-        model = None if settings.no_cache else identity.identify(path, settings.cache_dir)
+        model = None if settings.no_cache else identity.Watched(path, settings.cache_dir)
     except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -57,16 +57,20 @@ def main(arguments: list[str]) -> int:
     return run(settings, source, server, f"http://{host}:{server.effective_port}", name)
 
 
-def remembering(engine: Engine, settings: Settings, model: identity.Identity) -> Source:
+def remembering(engine: Engine, settings: Settings, model: identity.Watched) -> Source:
     """Answers that are kept for the next who ask the same of the same model."""
     store = Store(settings.cache_dir / "answers", settings.answer_ram * 2**20, settings.answer_disk * 2**20)
-    scope = {
-        "model": model.sha256,
+    facts = {
         "engine": metadata.version("llama-cpp-python"),
         "n_ctx": engine.config.n_ctx,
         "kv_type": engine.config.kv_type,
     }
-    return Source(engine, store, scope, model.clock, settings.answer_age)
+
+    def scope() -> Scope | None:
+        known = model.of(engine.model_file())
+        return Scope(facts | {"model": known.sha256}, known.clock) if known and identity.EXACT not in known.clock else None
+
+    return Source(engine, store, scope, settings.answer_age)
 
 
 def configure(settings: Settings, path: Path) -> Config:

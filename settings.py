@@ -154,7 +154,7 @@ class Settings:
     @functools.cached_property  # this and the next are asked in each request
     def api_keys(self) -> list[str]:
         """Each of them lets its client in; none: everybody may come."""
-        return [key for key in (self.api_key or "").split(",") if key]
+        return [key for key in map(str.strip, (self.api_key or "").split(",")) if key]
 
     @functools.cached_property
     def local(self) -> bool:

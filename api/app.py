@@ -24,7 +24,7 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
     app.register_blueprint(openai.blueprint(settings, source, model_name))
-    app.register_blueprint(ops.blueprint(source, model_name))
+    app.register_blueprint(ops.blueprint(settings, source, model_name))
     app.register_blueprint(web.blueprint())
 
     @app.before_request

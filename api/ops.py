@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, g, jsonify
 
+from api.errors import ApiError
 from api.source import Source
+from cache.store import NotClearedError
+from settings import Settings
 
 
-def blueprint(source: Source, model_name: str) -> Blueprint:
+def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
     """GET /health: 200 when a request would be served now, 503 with the reason otherwise. /cache: the answers kept."""
     routes = Blueprint("ops", __name__)
     engine, store = source.engine, source.store
@@ -33,6 +36,11 @@ def blueprint(source: Source, model_name: str) -> Blueprint:
 
     @routes.delete("/cache")
     def clear_cache() -> Response:
-        return jsonify({"removed": store.clear() if store else 0})
+        try:
+            return jsonify(
+                {"removed": source.clear(None if settings.share_answers or len(settings.api_keys) < 2 else g.owner)}
+            )
+        except NotClearedError as error:
+            raise ApiError(503, str(error), "server_error", "cache_not_cleared") from error
 
     return routes

@@ -50,6 +50,8 @@ class Record:
 
     def beginning(self) -> list[Delta]:
         """What a longer answer begins with: an answer cut off says at its end what it would have held back otherwise."""
+        if not self.deltas:
+            return []
         last = self.deltas[-1]
         held = next((d.held[-1] if d.held else "" for d in reversed(self.deltas) if d.tokens), "")
         return [*self.deltas[:-1], dataclasses.replace(last, text=last.text.removesuffix(held))]

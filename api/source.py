@@ -11,7 +11,7 @@ Only what can be repeated is kept: greedy answers, and those with a seed of the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -20,10 +20,10 @@ from api.control import Control
 from api.errors import ApiError
 from api.record import Record, replay
 from cache import keys
-from cache.store import Entry, Store
+from cache.store import OWNED, Entry, Store
 from engine.client import Engine
-from engine.request import Delta, Event, Failed, Finished, Request
-from engine.stream import Stream
+from engine.request import Delta, Event, Failed, Finished, Reason, Request
+from engine.stream import NOTHING, Begun, Stream
 
 VERSION = 1  # to be raised when Linnet itself begins to answer the same request otherwise
 NOT_IN_KEY = {"id", "background", "done", "max_tokens"}  # the last one: a longer answer holds the shorter ones
@@ -78,25 +78,52 @@ class Order:
     whole: bool = False  # the client wants the answer in one piece
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What answers depend on beside the request."""
+
+    facts: dict[str, Any] = field(default_factory=dict)  # the model, the engine, how it is set up
+    clock: Sequence[str] = ()  # forms of the date in the model's chat template
+
+    def now(self) -> dict[str, Any]:
+        """All of it, as of this moment."""
+        moment = datetime.now()
+        return self.facts | {"version": VERSION, "clock": [moment.strftime(form) for form in self.clock]}
+
+
+@dataclass
+class Flight:
+    """A generation that runs, and how many wait for it beside the one who asked first."""
+
+    stream: Stream | None = None
+    n_joined: int = 0
+
+
 @dataclass
 class Source:
-    """Answers for everybody, each computed once. `scope`: what the answers depend on beside the request."""
+    """Answers for everybody, each computed once. `scope` tells what they depend on now; None: that is not known."""
 
     engine: Engine
     store: Store | None = None
-    scope: dict[str, Any] = field(default_factory=dict)
-    clock: Sequence[str] = ()  # forms of the date in the model's chat template
+    scope: Callable[[], Scope | None] = Scope
     max_age_s: float | None = None
-    _running: dict[tuple[str, int | None], Stream] = field(default_factory=dict)
+    _running: dict[tuple[str, int | None], Flight] = field(default_factory=dict)
     _starting: threading.Lock = field(default_factory=threading.Lock)
+
+    def clear(self, owner: str | None = None) -> int:
+        """Forgets the answers of an owner, or all; how many there were. Raises cache.store.NotClearedError."""
+        replay.cache_clear()
+        return self.store.clear(owner) if self.store else 0
 
     def get(self, order: Order) -> Found:
         """Raises ApiError 504 for an answer that is not there and must not be made."""
         control, store = order.control, self.store
-        if store is None or not order.repeatable or control.no_store:
+        scope = self.scope() if store is not None and order.repeatable and not control.no_store else None
+        if store is None or scope is None:
             self._refuse_to_make(control)
             return Found(self.engine.submit(order.request), "bypass")
-        key = self._key(order)
+        facts = scope.now()
+        key = _key(order, facts)
         entry = None if control.no_cache else self._usable(store.get(key), control)
         if entry and (hit := self._hit(store, entry, order)):
             return hit
@@ -111,7 +138,7 @@ class Source:
                 if hit := self._hit(store, entry, order):
                     return hit
             store.count(misses=1)
-            return Found(self._start(store, key, order, Record.load(entry.value) if entry else None), "miss")
+            return Found(self._start(store, key, order, facts, entry), "miss")
 
     def _usable(self, entry: Entry | None, control: Control) -> Entry | None:
         """What is known, unless it is too old."""
@@ -128,42 +155,54 @@ class Source:
         return Found(Replay(known.events), "hit", int(entry.age_s), known.fingerprint)
 
     def _join(self, key: str, max_tokens: int | None) -> Stream | None:
-        running = self._running.get((key, max_tokens))
-        return running.join() if running else None
-
-    def _start(self, store: Store, key: str, order: Order, record: Record | None) -> Stream:
-        """A new generation. A shorter answer is its beginning, unless it was diced: dice cannot go on from there."""
-        greedy = order.request.sampling.temperature == 0
-        begun = record.beginning() if record and greedy else []
-        place = (key, order.request.max_tokens)
-        deltas: list[Delta] = []
-        ended = threading.Event()
-
-        def listen(event: Event) -> None:
-            match event:
-                case Delta():
-                    deltas.append(event)
-                case Finished():
-                    store.put(key, Record(deltas, event, order.fingerprint).dump())
-            if isinstance(event, Finished | Failed):
-                ended.set()
-                self._running.pop(place, None)
-
-        for left in [place for place, stream in list(self._running.items()) if stream.left]:
-            self._running.pop(left, None)  # no event tells us of a cancelled request's end
-        stream = self._running[place] = self.engine.submit(order.request, begun, listen)
-        if ended.is_set():  # before it was noted as running
-            self._running.pop(place, None)
+        flight = self._running.get((key, max_tokens))
+        stream = self.engine.join(flight.stream) if flight and flight.stream else None
+        if flight and stream:
+            flight.n_joined += 1
         return stream
 
-    def _key(self, order: Order) -> str:
-        request = {k: v for k, v in vars(order.request).items() if k not in NOT_IN_KEY}
-        request["sampling"] = vars(order.request.sampling)
-        now = datetime.now()
-        clock = [now.strftime(form) for form in self.clock]
-        return keys.key({"version": VERSION, "scope": self.scope, "clock": clock, "owner": order.owner, "request": request})
+    def _start(self, store: Store, key: str, order: Order, facts: dict[str, Any], known: Entry | None) -> Stream:
+        """A new generation. A shorter answer is its beginning, unless it was diced: dice cannot go on from there."""
+        record = Record.load(known.value) if known and order.request.sampling.temperature == 0 else None
+        begun = Begun(record.beginning(), record.end.answer_s) if record else NOTHING
+        place, flight = (key, order.request.max_tokens), Flight()
+        deltas: list[Delta] = []
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Delta):
+                deltas.append(event)
+            if isinstance(event, Finished):
+                self._keep(store, key, order, facts, Record(deltas, event, order.fingerprint))
+                n, seconds = flight.n_joined, event.prompt_s + event.answer_s - begun.answer_s
+                store.count(saved_s=n * seconds, saved_tokens=n * (event.n_prompt + event.n_answer))
+            if isinstance(event, Finished | Failed) and self._running.get(place) is flight:
+                del self._running[place]
+
+        for left in [p for p, other in list(self._running.items()) if other.stream and other.stream.left]:
+            self._running.pop(left, None)  # no event tells us of a cancelled request's end
+        self._running[place] = flight
+        flight.stream = self.engine.submit(order.request, begun, listen)
+        return flight.stream
+
+    def _keep(self, store: Store, key: str, order: Order, facts: dict[str, Any], record: Record) -> None:
+        """Keeps an answer, unless it is not what its key says, or a longer one is kept already."""
+        scope = self.scope()
+        if not scope or scope.now() != facts:
+            return  # another model was loaded meanwhile, or it is another day
+        if record.end.stop_reason == Reason.MAX_TOKENS and not order.control.no_cache:
+            known = self._usable(store.get_from_memory(key), order.control)
+            if known and replay(known.value, order.request.max_tokens, order.whole):
+                return
+        store.put(key, record.dump())
 
     @staticmethod
     def _refuse_to_make(control: Control) -> None:
         if control.only_if_cached:
             raise ApiError(504, "This answer is not in the cache.", code="not_cached")
+
+
+def _key(order: Order, facts: dict[str, Any]) -> str:
+    request = {k: v for k, v in vars(order.request).items() if k not in NOT_IN_KEY}
+    request["sampling"] = vars(order.request.sampling)
+    key = keys.key({"facts": facts, "request": request})
+    return f"{order.owner}{OWNED}{key}" if order.owner else key

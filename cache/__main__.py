@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from cache.store import Store
+from cache.store import NotClearedError, Store
 from settings import SettingsError, read
 
 
@@ -28,10 +28,15 @@ def main(arguments: list[str]) -> int:
     if not folder.exists():
         sys.stdout.write(f"No answers are kept in {settings.cache_dir}.\n")
         return 0
-    store = Store(folder, 0, settings.answer_disk * 2**20)
+    store = Store(folder, 0, settings.answer_disk * 2**20, serving=False)
     store.flush(60)
-    sys.stdout.write(f"{counted(store.clear())} removed.\n" if clear else report(folder, store.facts()))
-    store.close()
+    try:
+        sys.stdout.write(f"{counted(store.clear())} removed.\n" if clear else report(folder, store.facts()))
+    except NotClearedError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    finally:
+        store.close()
     return 0
 
 

@@ -2,7 +2,7 @@
 
 diskcache unpickles what it finds (CVE-2025-69872; its JSONDisk does so too), reads and removes the files its rows name, and
 waits for ever on a read-only disk. So here every value is bytes inside the database, with a checksum; a row of any other
-kind is a miss; and whatever goes wrong closes the database for a while instead of being tried again.
+kind is a miss; and whatever goes wrong closes the database for a while instead of being tried again for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sqlite3
 import stat
 import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from diskcache.core import MODE_RAW, UNKNOWN
 log = logging.getLogger("cache")
 DIGEST_BYTES = hashlib.sha256().digest_size
 LOCK_S = 0.05  # another process may hold the database so long; a hit is not worth waiting longer
+WRITE_S = 2.0  # a writer waits so long: nobody waits for it
 RETRY_S = 5.0  # after a failure the disk is left alone so long
 REMIND_S = 60.0  # between two lines in the log about it
 FREE_BYTES = 64 * 2**20  # of the disk, which are not for us
+MENDED = ("Settings.", "file not found", "wrong file size", "unknown file", "empty directory")  # warnings of its check
 ASIDE = ".broken"
 
 
@@ -69,12 +73,16 @@ class SafeDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 class Shelf:
     """Bytes under keys in a folder, at most so many bytes; the least recently used go first. Any thread may `get`.
 
-    Only one thread may call the others: `open`, `put`, `clear`, `close` and `heal`.
+    Only one thread may call the others: `open`, `put`, `clear`, `close` and `heal`. Each value belongs to an owner, for
+    whom alone it can be cleared. `check`: the database is looked through when it is first opened, as only the server
+    does that writes into it.
     """
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path, most_bytes: int, check: bool = True) -> None:
         self._folder = folder
         self._most_bytes = most_bytes
+        self._check = check  # once: what it needs (time, a free disk) may be just what is missing
+        self._to_clear: set[str | None] = set()  # owners whose values are as good as gone already; None: everybody's
         self._cache: diskcache.Cache | None = None  # None: closed, for good or for now; an empty one is false, too
         self._place: tuple[int, int] | None = None  # device and number of the database file that is open
         self._broken = False  # the database itself makes no sense: it is to be set aside
@@ -88,12 +96,14 @@ class Shelf:
         try:
             self._make_folder()
             try:
-                self._cache = self._opened(check=self._place is None)
-            except (sqlite3.OperationalError, diskcache.Timeout, OSError):
-                raise
-            except Exception:  # noqa: BLE001  # whatever a strange database makes of diskcache: it is none of ours
-                self._set_aside()
-                self._cache = self._opened(check=False)
+                if self._broken:
+                    raise sqlite3.DatabaseError
+                self._cache = self._opened()
+            except Exception as error:
+                if _will_pass(error):
+                    raise
+                self._set_aside()  # whatever a strange database makes of diskcache: it is none of ours
+                self._cache = self._opened()
             self._place, self._broken = self._database_place(), False
         except Exception as error:  # noqa: BLE001  # a cache must never be the reason why there is no answer
             self._fail(error)
@@ -101,7 +111,7 @@ class Shelf:
     def get(self, key: str) -> bytes | None:
         """The value; None when it is not there, is none of ours, or the disk is in trouble."""
         cache = self._cache
-        if cache is None:
+        if cache is None or self._to_clear:
             return None
         try:
             value: bytes | None = cache.get(key)
@@ -114,30 +124,27 @@ class Shelf:
             self._fail(error)
         return None
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, value: bytes, owner: str | None = None) -> None:
         """Keeps a value, if it can."""
         self.heal()
-        cache = self._cache
-        if cache is None or len(value) > self._most_bytes // 4:
+        if self._cache is None or self._to_clear or len(value) > self._most_bytes // 4:
             return
         try:
             if shutil.disk_usage(self._folder).free < FREE_BYTES + len(value):
                 self._say("the disk is nearly full")
                 return
-            n_before, is_new = len(cache), key not in cache
-            cache.set(key, value)
-            self.n_evicted += max(0, n_before + is_new - len(cache))
+            self._insist(lambda cache: self._put(cache, key, value, owner))
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 
-    def clear(self) -> int:
-        """Forgets all; how many there were."""
+    def clear(self, owner: str | None = None) -> int | None:
+        """Forgets all values of an owner, or all; how many there were.
+
+        None when the disk does not let it now: nothing of it is given any more, and it is removed as soon as it can be.
+        """
         self.heal()
-        try:
-            return int(self._cache.clear()) if self._cache is not None else 0
-        except Exception as error:  # noqa: BLE001
-            self._fail(error)
-            return 0
+        self._to_clear.add(owner)
+        return self._clear()
 
     def size(self) -> tuple[int, int] | None:
         """Values and bytes; None while it is closed."""
@@ -160,11 +167,42 @@ class Shelf:
             self._fail(FileNotFoundError("its folder was deleted"))
             self._retry_at = 0.0
         if self._cache is None and time.monotonic() >= self._retry_at:
-            if self._broken:
-                self._place = None
             self.open()
+        if self._to_clear:
+            self._clear()
 
-    def _opened(self, check: bool) -> diskcache.Cache:
+    def _put(self, cache: diskcache.Cache, key: str, value: bytes, owner: str | None) -> None:
+        n_before, is_new = len(cache), key not in cache
+        cache.set(key, value, tag=owner)
+        self.n_evicted += max(0, n_before + is_new - len(cache))
+
+    def _clear(self) -> int | None:
+        if self._cache is None:
+            return None
+        n = 0
+        try:
+            for owner in list(self._to_clear):
+                n += self._insist(diskcache.Cache.clear if owner is None else lambda cache: cache.evict(owner))  # noqa: B023
+                self._to_clear.remove(owner)
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+            return None
+        return n
+
+    def _insist(self, act: Callable[[diskcache.Cache], Any]) -> Any:
+        """Does it, after others have let go of the database if need be."""
+        cache, give_up_at = self._cache, time.monotonic() + WRITE_S
+        while True:
+            try:
+                return act(cache)
+            except diskcache.Timeout:
+                if time.monotonic() > give_up_at:
+                    raise
+
+    def _opened(self) -> diskcache.Cache:
+        # diskcache would try for a minute, or for ever, where the database is locked or read-only.
+        with closing(sqlite3.connect(self._folder / diskcache.core.DBNAME, LOCK_S, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
         cache = diskcache.Cache(
             str(self._folder),
             timeout=LOCK_S,
@@ -173,8 +211,10 @@ class Shelf:
             size_limit=self._most_bytes,
             sqlite_synchronous=1,  # with its log written ahead: a crash of the machine loses the last answers, nothing else
         )
-        if check:
-            cache.check(fix=True)
+        if self._check:
+            self._check = False
+            if shutil.disk_usage(self._folder).free > FREE_BYTES + 2 * cache.volume():  # it copies the database
+                _look_through(cache)
         return cache
 
     def _make_folder(self) -> None:
@@ -203,8 +243,7 @@ class Shelf:
         """Closes the database for a while."""
         with self._trouble:
             self._cache = None
-            # "malformed", "not a database"; what is operational will pass: locked, full, read-only
-            self._broken |= isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+            self._broken |= isinstance(error, sqlite3.DatabaseError) and not _will_pass(error)
             self._retry_at = time.monotonic() + RETRY_S
         self._say(str(error) or type(error).__name__)
 
@@ -213,3 +252,17 @@ class Shelf:
         if now - self._said_at >= REMIND_S:
             self._said_at = now
             log.warning("Answers are not kept in %s at present: %s.", self._folder, reason)
+
+
+def _will_pass(error: Exception) -> bool:
+    """Whether the database may be whole all the same: locked, full, read-only. Else it is "malformed", or has no table."""
+    if isinstance(error, sqlite3.OperationalError):
+        return not str(error).startswith("no such")
+    return isinstance(error, diskcache.Timeout | OSError)
+
+
+def _look_through(cache: diskcache.Cache) -> None:
+    """Mends what diskcache can mend. Raises sqlite3.DatabaseError for what it only warns of."""
+    for warning in cache.check(fix=True):
+        if not str(warning.message).startswith(MENDED):
+            raise sqlite3.DatabaseError(str(warning.message))

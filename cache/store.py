@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import queue
 import struct
 import threading
@@ -28,6 +29,12 @@ QUEUE = 1000  # values waiting to be written; more are not written
 TOUCH_S = 60.0  # what memory answers is noted as used on disk at most so often
 LOOK_S = 0.1  # whether another process has cleared the store is looked at so often
 SAVE_S = 10.0  # the totals are written at most so often
+NOT_CLEARED = "The answers in memory are forgotten; those on disk cannot be removed at present."
+OWNED = ":"  # in a key, after the name of its value's owner
+
+
+class NotClearedError(Exception):
+    """The disk did not let its values be removed; the message says so."""
 
 
 class Entry(NamedTuple):
@@ -55,21 +62,26 @@ class Totals:
 
 
 class Store:
-    """Threads may call everything at any time."""
+    """Threads may call everything at any time. A key may begin with an owner's name and ":".
 
-    def __init__(self, folder: Path, ram_bytes: int, disk_bytes: int) -> None:
+    `serving`: this process writes into the folder for long, and looks it through first.
+    """
+
+    def __init__(self, folder: Path, ram_bytes: int, disk_bytes: int, serving: bool = True) -> None:
         self._ram: OrderedDict[str, Entry] = OrderedDict()
         self._ram_bytes, self._most_ram_bytes = 0, ram_bytes
         self._touched: dict[str, float] = {}  # keys in memory: when they were last noted as used on disk
+        self._n_forgotten = 0  # times
         self._lock = threading.Lock()  # guards the above and the totals; held for moments only
-        self._shelf = Shelf(folder, disk_bytes) if disk_bytes else None
+        self._shelf = Shelf(folder, disk_bytes, check=serving) if disk_bytes else None
         self._totals_path = folder.with_suffix(".json")
         self._cleared_path = folder.with_suffix(".cleared")  # its time says when the store was last cleared, by anybody
         self.totals = self._read_totals()
-        self._saved = asdict(self.totals)
+        self._saved, self._save_at = asdict(self.totals), time.monotonic() + SAVE_S
         self._cleared = self._cleared_at()
         self._look_at = 0.0
-        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(QUEUE)
+        self._jobs: queue.Queue[Callable[[], object]] = queue.Queue(QUEUE)
+        self._closing = False
         self._opened = threading.Event()
         self._wait_until = time.monotonic() + OPEN_S
         self._writer = threading.Thread(target=self._work, name="cache", daemon=True)
@@ -81,11 +93,14 @@ class Store:
             return entry
         if not self._shelf or not self._opened.wait(max(0.0, self._wait_until - time.monotonic())):
             return None
+        n_forgotten = self._n_forgotten
         content = self._shelf.get(key)
-        if content is None:
+        if content is None or len(content) < TIME.size:
             return None
         entry = Entry(content[TIME.size :], TIME.unpack_from(content)[0])
-        self._remember(key, entry)
+        if not math.isfinite(entry.made):
+            return None
+        self._remember(key, entry, n_forgotten)
         return entry
 
     def get_from_memory(self, key: str) -> Entry | None:
@@ -110,7 +125,7 @@ class Store:
         entry = Entry(value, time.time())
         self._remember(key, entry)
         if self._shelf:
-            self._later(functools.partial(self._shelf.put, key, TIME.pack(entry.made) + value))
+            self._later(functools.partial(self._shelf.put, key, TIME.pack(entry.made) + value, _owner(key)))
 
     def count(self, **more: float) -> None:
         """Adds to the totals."""
@@ -118,22 +133,29 @@ class Store:
             for name, n in more.items():
                 setattr(self.totals, name, getattr(self.totals, name) + n)
 
-    def clear(self, timeout_s: float = 10.0) -> int:
-        """Forgets everything; how many values there were. Other processes that use the folder forget them, too."""
-        n = len(self._ram)
-        self._forget()
+    def clear(self, owner: str | None = None, timeout_s: float = 10.0) -> int:
+        """Forgets everything, or all of one owner; how many values there were. Other processes' memory forgets, too.
+
+        Raises NotClearedError when the disk could not be cleared (yet); nothing of it is given any more all the same.
+        """
+        n = self._forget(owner)
         done = threading.Event()
-        removed = [n]
+        removed: list[int | None] = [0]
 
         def clear_disk() -> None:
             if self._shelf:
-                removed[0] = max(n, self._shelf.clear())
+                removed[0] = self._shelf.clear(owner)
             self._note_cleared()
+            self._forget(owner)  # what was read from the disk meanwhile
             done.set()
 
-        self._jobs.put(clear_disk)
-        done.wait(timeout_s)
-        return removed[0]
+        try:
+            self._jobs.put(clear_disk, timeout=timeout_s)
+        except queue.Full:
+            raise NotClearedError(NOT_CLEARED) from None
+        if not done.wait(timeout_s) or removed[0] is None:
+            raise NotClearedError(NOT_CLEARED)
+        return max(n, removed[0])
 
     def facts(self) -> dict[str, float]:
         """Entries, bytes and the totals, by name."""
@@ -146,16 +168,22 @@ class Store:
     def flush(self, timeout_s: float) -> bool:
         """Waits until all that was put is written; whether it is."""
         done = threading.Event()
-        self._jobs.put(done.set)
+        try:
+            self._jobs.put(done.set, timeout=timeout_s)
+        except queue.Full:
+            return False
         return done.wait(timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Writes what is waiting, and ends."""
-        self._jobs.put(None)
+        self._closing = True
+        self._later(lambda: None)  # wakes it
         self._writer.join(timeout_s)
 
-    def _remember(self, key: str, entry: Entry) -> None:
+    def _remember(self, key: str, entry: Entry, n_forgotten: int | None = None) -> None:
         with self._lock:
+            if n_forgotten not in (None, self._n_forgotten):
+                return  # it was read before they were cleared
             if old := self._ram.pop(key, None):
                 self._ram_bytes -= len(old.value)
             self._ram[key] = entry
@@ -166,12 +194,16 @@ class Store:
                 self._touched.pop(gone, None)
                 self.totals.evictions += not self._shelf
 
-    def _forget(self) -> None:
+    def _forget(self, owner: str | None = None) -> int:
+        """What memory holds of this owner, or all of it; how many values that were."""
         with self._lock:
             self._cleared = self._cleared_at()
-            self._ram.clear()
-            self._touched.clear()
-            self._ram_bytes = 0
+            self._n_forgotten += 1
+            gone = [key for key in self._ram if owner in (None, _owner(key))]
+            for key in gone:
+                self._ram_bytes -= len(self._ram.pop(key).value)
+                self._touched.pop(key, None)
+            return len(gone)
 
     def _later(self, job: Callable[[], object]) -> None:
         try:
@@ -183,25 +215,31 @@ class Store:
         if self._shelf:
             self._shelf.open()
         self._opened.set()
-        while True:
+        while not (self._closing and self._jobs.empty()):
             try:
-                job = self._jobs.get(timeout=max(SAVE_S, RETRY_S))
+                self._do(self._jobs.get(timeout=RETRY_S))
             except queue.Empty:
-                job = self._save
                 if self._shelf:
-                    self._shelf.heal()
-            if not job:
-                break
-            job()
-            if self._shelf and (n := self._shelf.n_evicted):
-                self._shelf.n_evicted = 0
-                self.count(evictions=n)
-        self._save()
+                    self._do(self._shelf.heal)
+            if time.monotonic() >= self._save_at:
+                self._do(self._save)
+        self._do(self._save)
         if self._shelf:
             self._shelf.close()
 
+    def _do(self, job: Callable[[], object]) -> None:
+        """A job of the writer's; whatever it makes of it, there is a next one."""
+        try:
+            job()
+        except Exception:
+            log.exception("A fault of ours in the answer cache:")
+        if self._shelf and (n := self._shelf.n_evicted):
+            self._shelf.n_evicted = 0
+            self.count(evictions=n)
+
     def _save(self) -> None:
         """Writes the totals; on a disk that does not take them they are those of this run."""
+        self._save_at = time.monotonic() + SAVE_S
         totals = asdict(self.totals)
         if totals == self._saved or not self._shelf:
             return
@@ -231,3 +269,8 @@ class Store:
         except OSError as error:
             log.debug("%s cannot be written: %s", self._cleared_path, error)
         self._cleared = self._cleared_at()
+
+
+def _owner(key: str) -> str | None:
+    owner, colon, _ = key.rpartition(OWNED)
+    return owner if colon else None

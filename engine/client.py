@@ -11,16 +11,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 
 from engine.process import Process
-from engine.request import Accepted, Cancel, Config, Delta, Failed, Finished, LoadFailed, Ready, Request, Trouble, Word
-from engine.stream import OPEN, REFUSALS, Sink, State, Status, Stream, Work
+from engine.request import (
+    Accepted,
+    Cancel,
+    Config,
+    Delta,
+    Failed,
+    Finished,
+    LoadFailed,
+    Ready,
+    Request,
+    Trouble,
+    Word,
+    stamp,
+)
+from engine.stream import NOTHING, OPEN, REFUSALS, Begun, Sink, State, Status, Stream, Work
 
 log = logging.getLogger("engine")
 LONGEST_PAUSE_S = 30.0  # between attempts to load a model that does not load any more
 BEAT_S = 0.25  # how often the worker's heartbeat is looked at
 DIED = (Trouble.ENGINE_DIED, "The engine crashed or stalled while it worked on this request.")
+FULL = (Trouble.QUEUE_FULL, "Too many requests are waiting; try again later.")
 STRIKES = 2  # workers that may end with a request in them before it is refused
 
 
@@ -62,7 +75,14 @@ class Engine:
             pid = self._process.pid if self._process else None
             return Status(self._state, self._ready, self._failure, len(self._work), self._n_restarts, pid)
 
-    def submit(self, request: Request, begun: Sequence[Delta] = (), listener: Sink | None = None) -> Stream:
+    def model_file(self) -> str:
+        """The state of the file that answers come from; "" when another one is loaded than is at its path by now."""
+        at_path = stamp(self.config.model_path)
+        with self._changed:
+            loaded = self._ready.file if self._ready else ""
+            return "" if self._state is State.READY and at_path and at_path != loaded else at_path or loaded
+
+    def submit(self, request: Request, begun: Begun = NOTHING, listener: Sink | None = None) -> Stream:
         """Asks for an answer. Whatever is wrong comes as the stream's first event, never as an exception.
 
         `begun`: what is known of the answer; it comes first in the stream, and the engine goes on after it. `listener`
@@ -74,10 +94,8 @@ class Engine:
             if self._state not in OPEN:
                 work.put(Failed(request.id, *REFUSALS[self._state]))
                 return stream
-            # Those that read ahead take no room in the queue: one for each slot at most, and the others do not see them.
-            same = [other for other in self._work.values() if other.background == request.background]
-            if len(same) >= (self.config.n_slots if request.background else self._n_open):
-                work.put(Failed(request.id, Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
+            if self._is_full(request.background):
+                work.put(Failed(request.id, *FULL))
                 return stream
             self._work[request.id] = work
             self._changed.notify_all()  # now there is a heartbeat to watch
@@ -87,6 +105,16 @@ class Engine:
         if process:  # else _spawn sends it
             process.send(work.request)
         return stream
+
+    def join(self, stream: Stream) -> Stream | None:
+        """The same answer once more, refused like any other request where too many wait; None when it was cancelled."""
+        with self._changed:
+            return stream.refused(*FULL) if self._is_full(background=False) else stream.join()
+
+    def _is_full(self, background: bool) -> bool:
+        # Those that read ahead take no room in the queue: one for each slot at most, and the others do not see them.
+        n = sum(work.n_readers for work in self._work.values() if work.background == background)
+        return n >= (self.config.n_slots if background else self._n_open)
 
     def cancel(self, id: str) -> None:
         """Ends a request if it still runs or waits."""

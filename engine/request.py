@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 DEFAULT_CTX = 4096  # tokens; what a model was trained for can be 131,072, and the memory for it is taken at once
@@ -133,6 +134,7 @@ class Ready:
     description: str  # llama.cpp's own words, e.g. "llama 1B Q4_K - Medium"
     build: str  # of llama.cpp and its binding
     load_s: float
+    file: str = ""  # the state of the model's file when it was loaded; see `stamp`
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,16 @@ Event = Accepted | Delta | Finished | Failed
 Word = Command | Ready | LoadFailed | Event
 
 WORDS = {cls.__name__: cls for cls in (Config, Request, Cancel, Ready, LoadFailed, Accepted, Delta, Finished, Failed)}
+
+
+def stamp(path: str | Path) -> str:
+    """Tells one state of a file from another without reading it; "" when it is not there."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=vars).encode  # one encoder, not a new one per token
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from engine.request import Accepted, Delta, Event, Ready, Request, Trouble
+from engine.request import Accepted, Delta, Event, Failed, Finished, Ready, Request, Trouble
+
+log = logging.getLogger("engine")
 
 
 class State(StrEnum):
@@ -54,25 +57,35 @@ class Status:
 Sink = Callable[[Event], None]
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An answer generated earlier, as far as it is known, and how long that took."""
+
+    deltas: Sequence[Delta] = ()
+    answer_s: float = 0.0
+
+
+NOTHING = Begun()
+
+
 class Work:
     """One request in the engine: what is asked, what has come of it, and who reads that.
 
     All events are kept, so whoever joins later gets all of them. Once the last reader has left, the request is cancelled.
-    `begun` are Deltas of the same answer, generated earlier: it goes on after them. `listener` gets each event before
-    any reader does.
+    The answer goes on after what is `begun` of it. `listener` gets each event before any reader does.
     """
 
     def __init__(
         self,
         request: Request,
         cancel: Callable[[str], None],
-        begun: Sequence[Delta] = (),
+        begun: Begun = NOTHING,
         listener: Sink | None = None,
     ) -> None:
         self._request = request
         self._cancel = cancel
         self._before = begun
-        self._tokens = [token for delta in begun for token in delta.tokens]  # of the answer, as far as they are known
+        self._tokens = [token for delta in begun.deltas for token in delta.tokens]  # of the answer, as far as they are known
         self._lock = threading.Lock()  # guards what follows
         self._events: list[Event] = []
         self._listener = listener
@@ -87,11 +100,13 @@ class Work:
         match event:
             case Accepted():
                 if not self._events:
-                    self._put(event, *self._before)
+                    self._put(event, *self._before.deltas)
                 return
             case Delta():
                 self.begun = True
                 self._tokens += event.tokens
+            case Finished():
+                event = replace(event, answer_s=self._before.answer_s + event.answer_s)
         self._put(event)
 
     def _put(self, *events: Event) -> None:
@@ -99,9 +114,21 @@ class Work:
             self._events += events
             for event in events:
                 if self._listener:
-                    self._listener(event)
+                    self._tell(self._listener, event)
                 for reader in self._readers:
                     reader(event)
+
+    @staticmethod
+    def _tell(listener: Sink, event: Event) -> None:
+        try:
+            listener(event)
+        except Exception:  # it must not take those with it who wait for the answer
+            log.exception("A fault of ours: an answer was not kept.")
+
+    @property
+    def n_readers(self) -> int:
+        """How many wait for it."""
+        return len(self._readers)
 
     @property
     def request(self) -> Request:
@@ -155,6 +182,12 @@ class Stream:
         """The same events for somebody else; None when the request is cancelled already."""
         other = Stream(self._work)
         return other if other._open else None
+
+    def refused(self, trouble: Trouble, message: str) -> Stream:
+        """A stream for somebody who may not join."""
+        work = Work(self._work.request, lambda _: None)
+        work.put(Failed(work.id, trouble, message))
+        return Stream(work)
 
     def close(self) -> None:
         """Harmless when done before."""

@@ -109,6 +109,7 @@ def main() -> None:
     states: list[States] = []
     threading.Thread(target=listen, args=(source, inbox, states), daemon=True).start()
     try:
+        file = words.stamp(config.model_path)  # before it is loaded: what is loaded is this or something newer
         model = Model(config, *step_size(config))
         key = identity(config, model)
         costs = measured_costs(model, config, key)
@@ -120,7 +121,16 @@ def main() -> None:
     except (ModelError, PromptError) as error:
         send([words.LoadFailed(str(error))])
         os._exit(1)  # the listening thread could not be stopped otherwise
-    facts = (model.n_ctx, model.n_ctx_train, model.n_params, model.size_bytes, model.description, build(), model.load_s)
+    facts = (
+        model.n_ctx,
+        model.n_ctx_train,
+        model.n_params,
+        model.size_bytes,
+        model.description,
+        build(),
+        model.load_s,
+        file,
+    )
     send([words.Ready(*facts)])
     loop.run()
     states[0].flush(FLUSH_S)

@@ -1,4 +1,4 @@
-"""Which model a file holds: its SHA-256, read once and remembered as long as path, size and time of the file stay."""
+"""Which model a file holds: its SHA-256, read once and remembered as long as the file's path and state stay."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import json
 import logging
 import mmap
 import re
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from engine.request import stamp
 
 log = logging.getLogger("linnet")
 REMEMBERED = "models.json"  # file in the cache folder
@@ -26,25 +29,22 @@ class Identity:
 
     sha256: str
     clock: list[str]  # the forms in which its chat template asks for the date
+    file: str  # the state of the file; see engine.request.stamp
 
 
 def identify(path: Path, cache_dir: Path) -> Identity:
     """Reads the whole file the first time. Raises OSError."""
-    status = path.stat()
-    facts = f"{status.st_size} {status.st_mtime_ns}"
     known = _known(cache_dir)
     try:
-        entry = known[str(path)]
-        if entry["facts"] == facts:
-            return Identity(**entry["identity"])
+        identity = Identity(**known[str(path)])
+        if identity.file == stamp(path):
+            return identity
     except (KeyError, TypeError):
         pass  # not known, or written by a stranger
-    if status.st_size > LONG_BYTES:
+    if path.stat().st_size > LONG_BYTES:
         log.info("Reading %s for the first time ...", path)
     identity = _read(path)
-    known = {name: e for name, e in known.items() if Path(name).exists()} | {
-        str(path): {"facts": facts, "identity": asdict(identity)}
-    }
+    known = {name: entry for name, entry in known.items() if Path(name).exists()} | {str(path): asdict(identity)}
     try:
         cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = cache_dir / f"{REMEMBERED}.{time.time_ns()}"
@@ -64,8 +64,35 @@ def _known(cache_dir: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Identity:
+    state = stamp(path)  # before it is read: a change meanwhile is one from this
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         with mmap.mmap(file.fileno(), min(HEAD_BYTES, path.stat().st_size), access=mmap.ACCESS_READ) as head:
             forms = {(double or single).decode(errors="replace") or EXACT for double, single, _ in CLOCK.findall(head)}
-    return Identity(digest, sorted(forms))
+    return Identity(digest, sorted(forms), state)
+
+
+class Watched:
+    """The identity of a file that may be replaced while the server runs. Any thread may ask."""
+
+    def __init__(self, path: Path, cache_dir: Path) -> None:
+        """Reads the file if need be. Raises OSError."""
+        self._path, self._cache_dir = path, cache_dir
+        self._identity = identify(path, cache_dir)
+        self._reading = threading.Lock()
+
+    def of(self, file: str) -> Identity | None:
+        """The identity of the file in this state; None while it is not known, but found out in the background."""
+        if file == self._identity.file:
+            return self._identity
+        if file and self._reading.acquire(blocking=False):
+            threading.Thread(target=self._read, name="identity", daemon=True).start()
+        return None
+
+    def _read(self) -> None:
+        try:
+            self._identity = identify(self._path, self._cache_dir)
+        except OSError as error:
+            log.warning("%s cannot be read (%s): its answers are not kept", self._path, error.strerror)
+        finally:
+            self._reading.release()

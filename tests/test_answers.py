@@ -1,6 +1,7 @@
 """The answer cache of a real server: restarts, crashes, many clients at once."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import threading
@@ -11,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from tests.conftest import Server
+from tests.conftest import DEMO, Server
 
 STORY = [{"role": "user", "content": "Tell me a story about a fox."}]
 POEM = [{"role": "user", "content": "Write a poem about rain."}]
@@ -64,6 +65,26 @@ def test_known_answers_are_given_while_the_engine_is_dead_and_while_it_hangs(sta
         assert ask(client) == (text, "hit")
         server.wait_for("The engine runs again", n_lines)
         assert ask(client) == (text, "hit")
+
+
+def test_a_replaced_model_gives_none_of_the_old_ones_answers(start, tmp_path, endless_model):
+    model = tmp_path / "model.gguf"
+    shutil.copyfile(DEMO, model)
+    server = start("--model", str(model))
+    with server.client() as client:
+        old, _ = ask(client, max_tokens=5)
+        shutil.copyfile(endless_model, tmp_path / "new")
+        (tmp_path / "new").replace(model)
+        assert ask(client, max_tokens=5) == (old, "bypass"), "the old one is still loaded"
+        n_lines = len(server.log)
+        server.worker.kill()
+        server.wait_for("The engine runs again", n_lines)
+        ways: list[str] = []
+        while not ways or ways[-1] != "hit":  # until it is known which model that is
+            new, how = ask(client, max_tokens=5)
+            assert new != old
+            ways.append(how)
+        assert "miss" in ways
 
 
 def test_many_who_ask_the_same_at_once_share_one_generation(start):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from api.app import LARGEST_BODY_BYTES, create_app
 from api.body import HARMLESS, NEUTRAL, ChatBody
 from api.source import Source
 from engine.request import Accepted, Delta, Event, Failed, Finished, Ready, Request, Trouble
-from engine.stream import Sink, State, Status, Stream, Work
+from engine.stream import NOTHING, Begun, Sink, State, Status, Stream, Work
 from settings import Settings
 
 READY = Ready(2048, 2048, 1, 1, "fake", "fake 0", 0.0)
@@ -30,13 +29,16 @@ class ScriptedEngine:
         self.closed = 0
         self.state = State.READY
 
-    def submit(self, request: Request, begun: Sequence[Delta] = (), listener: Sink | None = None) -> Stream:
+    def submit(self, request: Request, begun: Begun = NOTHING, listener: Sink | None = None) -> Stream:
         work = Work(request, self.cancel, begun, listener)
         self.requests.append(work.request)
         stream = Stream(work)
         for event in self.events:
             work.put(event)
         return stream
+
+    def join(self, stream: Stream) -> Stream | None:
+        return stream.join()
 
     def cancel(self, id: str) -> None:
         self.closed += 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import pickle
 import resource
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +22,7 @@ import pytest
 
 from cache import disk, keys
 from cache.disk import ASIDE, SafeDisk, Shelf
-from cache.store import Store
+from cache.store import NotClearedError, Store
 from tests.conftest import PATIENCE_S, ROOT
 
 MB = 2**20
@@ -203,22 +206,158 @@ def test_a_broken_database_is_set_aside_and_a_new_one_begun(store_in, folder, co
     assert len(list(folder.parent.glob(f"*{ASIDE}"))) <= 1
 
 
-def test_a_locked_database_costs_a_moment_and_heals(store_in, folder, impatient, caplog):
+@pytest.fixture
+def lock(folder: Path) -> Iterator[Callable[[], Callable[[], None]]]:
+    """Another process takes the database for itself; calling what the first call returns lets go of it."""
+    holders = []
+
+    def lock() -> Callable[[], None]:
+        holders.append(sqlite3.connect(folder / "cache.db", isolation_level=None))
+        holders[-1].execute("BEGIN EXCLUSIVE")
+        return holders[-1].close
+
+    yield lock
+    for holder in holders:
+        holder.close()
+
+
+def test_while_the_database_is_locked_reads_are_misses_and_writes_wait(store_in, folder, lock, caplog):
     store = store_in(folder, ram_bytes=0)
     store.put("a", b"x")
     assert store.flush(PATIENCE_S)
-    holder = sqlite3.connect(folder / "cache.db", isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
+    unlock = lock()
+    store.put("b", b"y")
+    assert read(store, "a") is None
+    unlock()
+    assert store.flush(PATIENCE_S)
+    assert (read(store, "a"), read(store, "b")) == (b"x", b"y")
+    assert "not kept" not in caplog.text
+
+
+def test_a_database_locked_for_long_is_given_up_and_heals(store_in, folder, lock, impatient, monkeypatch, caplog):
+    monkeypatch.setattr(disk, "WRITE_S", 0.0)
+    store = store_in(folder, ram_bytes=0)
+    store.put("a", b"x")
+    assert store.flush(PATIENCE_S)
+    unlock = lock()
     for _ in range(3):
-        assert read(store, "a") is None
         store.put("b", b"y")
-        assert store._shelf.get("a") is None
-    holder.execute("ROLLBACK")
-    holder.close()
+        assert store.flush(PATIENCE_S)
+        assert read(store, "a") is None
+    unlock()
     store.put("c", b"z")
     assert store.flush(PATIENCE_S)
-    assert read(store, "a") == b"x"
+    assert (read(store, "a"), read(store, "c")) == (b"x", b"z")
     assert caplog.text.count("not kept") == 1, "one line a minute is enough"
+
+
+def test_what_cannot_be_cleared_yet_is_said_so_never_given_again_and_cleared_later(
+    store_in, folder, lock, impatient, monkeypatch
+):
+    monkeypatch.setattr(disk, "WRITE_S", 0.0)
+    store = store_in(folder)
+    store.put("a", b"x")
+    assert store.flush(PATIENCE_S)
+    unlock = lock()
+    with pytest.raises(NotClearedError):
+        store.clear()
+    unlock()
+    assert read(store, "a") is None
+    store.put("b", b"y")
+    assert store.flush(PATIENCE_S)
+    store.close()
+    again = store_in(folder)
+    assert (read(again, "a"), read(again, "b")) == (None, b"y")
+
+
+def test_an_owner_can_clear_what_is_theirs_alone(store_in, folder):
+    store = store_in(folder)
+    for key in ("me:1", "me:2", "you:1", "1"):
+        store.put(key, b"x")
+    assert store.flush(PATIENCE_S)
+    assert store.clear("me") == 2
+    for seen in (store, store_in(folder)):
+        assert [key for key in ("me:1", "me:2", "you:1", "1") if seen.get(key)] == ["you:1", "1"]
+    assert store.clear() == 2
+
+
+def test_what_is_read_from_disk_while_it_is_cleared_is_not_remembered(store_in, folder, monkeypatch):
+    store = store_in(folder, ram_bytes=MB)
+    store.put("a", b"x")
+    store.close()
+    again = store_in(folder)
+    assert again.flush(PATIENCE_S)
+    get = Shelf.get
+
+    def clear_after_reading(shelf: Shelf, key: str) -> bytes | None:
+        value = get(shelf, key)
+        monkeypatch.undo()
+        again.clear()
+        return value
+
+    monkeypatch.setattr(Shelf, "get", clear_after_reading)
+    assert read(again, "a") == b"x"
+    assert read(again, "a") is None
+
+
+@pytest.mark.parametrize("content", [b"short", struct.pack("<d", math.inf) + b"x", struct.pack("<d", math.nan) + b"x"])
+def test_a_value_without_a_time_is_a_miss(store_in, folder, content):
+    store = store_in(folder)
+    assert store.flush(PATIENCE_S)
+    store._shelf.put("a", content)
+    assert read(store, "a") is None
+
+
+def test_a_job_that_fails_does_not_end_the_writer(store_in, folder, caplog):
+    store = store_in(folder)
+    store._later(lambda: 1 / 0)
+    store.put("a", b"x")
+    assert store.flush(PATIENCE_S)
+    store.close()
+    assert read(store_in(folder), "a") == b"x"
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_totals_are_saved_while_there_is_work_too(store_in, folder, monkeypatch):
+    store = store_in(folder)
+    store.count(hits=1)
+    monkeypatch.setattr("cache.store.SAVE_S", 0.0)
+    store._save_at = 0.0
+    store.put("a", b"x")
+    assert store.flush(PATIENCE_S)
+    assert store.flush(PATIENCE_S)
+    assert json.loads(folder.with_suffix(".json").read_text())["hits"] == 1
+
+
+def test_a_database_without_its_tables_is_set_aside(store_in, folder, impatient):
+    store = store_in(folder)
+    store.put("a", b"x")
+    store.close()
+    write(folder, "DROP TABLE Cache", "CREATE TABLE Cache (key, raw)")
+    again = store_in(folder, ram_bytes=0)
+    for name in "bc":
+        again.put(name, b"y")
+        assert again.flush(PATIENCE_S)
+    assert read(again, "c") == b"y"
+    assert len(list(folder.parent.glob(f"*{ASIDE}"))) == 1
+
+
+def test_a_database_is_looked_through_once_and_only_where_there_is_room_for_that(store_in, folder, impatient, monkeypatch):
+    checks: list[object] = []
+    monkeypatch.setattr(disk, "_look_through", checks.append)
+    store = store_in(folder, ram_bytes=0)
+    assert store.flush(PATIENCE_S)
+    for _ in range(3):
+        store._shelf._fail(sqlite3.OperationalError("database or disk is full"))
+        store.put("a", b"x")
+        assert store.flush(PATIENCE_S)
+    assert read(store, "a") == b"x"
+    assert len(checks) == 1
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=MB))
+    assert store_in(folder).flush(PATIENCE_S)
+    Store(folder, 0, MB, serving=False).close()
+    assert len(checks) == 1
 
 
 def test_a_deleted_folder_is_made_again(store_in, folder, impatient):
@@ -271,7 +410,8 @@ def test_a_disk_that_cannot_be_written_at_all_stops_nothing(store_in, tmp_path, 
     store.put("a", b"x")
     assert store.flush(PATIENCE_S)
     assert read(store, "a") == b"x"
-    store.clear()
+    with pytest.raises(NotClearedError):
+        store.clear()
     assert read(store, "a") is None
     assert caplog.text.count("not kept") == 1
 

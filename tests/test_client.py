@@ -1,7 +1,9 @@
 """engine.client: the engine with its real worker process, without HTTP."""
 
 import os
+import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from engine import process
 from engine.client import Engine
-from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Limits, Request, Sampling, Trouble
+from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Limits, Request, Sampling, Trouble, stamp
 from engine.stream import State, Stream
 from tests.conftest import DEMO, PATIENCE_S
 from tests.stuck_worker import STUCK_SEED
@@ -100,6 +102,38 @@ def test_more_than_may_wait_are_refused_at_once_and_the_others_are_not_harmed(st
     assert refused.trouble is Trouble.QUEUE_FULL
     running.close()
     assert isinstance(whole(waiting)[1], Finished)
+
+
+def test_those_who_join_an_answer_count_among_those_who_wait(start, endless_model):
+    engine = start(endless_model, n_ctx=ENDLESS_CTX, n_slots=1, max_queue=2)
+    first = engine.submit(request("1"))
+    others = [engine.join(first) for _ in range(3)]
+    assert all(has_begun(stream) for stream in (first, *others[:2]))
+    refused = [others[2], engine.submit(request("2"))]
+    for stream in refused:
+        event = next_event(stream)
+        assert isinstance(event, Failed)
+        assert event.trouble is Trouble.QUEUE_FULL
+    others[0].close()
+    assert has_begun(engine.join(first))
+
+
+def test_the_file_that_answers_come_from_is_known_while_it_is_the_one_at_its_path(start, endless_model, tmp_path):
+    model = tmp_path / "model.gguf"
+    shutil.copyfile(endless_model, model)
+    engine = start(model, n_ctx=128)
+    old = stamp(model)
+    assert engine.model_file() == old
+    shutil.copyfile(endless_model, tmp_path / "other")
+    (tmp_path / "other").replace(model)
+    assert engine.model_file() == "", "the old one is still loaded"
+    os.kill(engine.status().worker_pid, signal.SIGKILL)
+    while engine.status().n_restarts == 0:
+        threading.Event().wait(0.01)
+    engine.wait(PATIENCE_S)
+    assert engine.model_file() == stamp(model) != old
+    model.unlink()
+    assert engine.model_file() not in ("", old), "what is loaded is known all the same"
 
 
 @pytest.mark.parametrize("phase", ["answering", "reading its prompt", "queued"])

@@ -25,7 +25,7 @@ ARROWS = {
     "cache": {"cache", "settings"},
     "web": set(),
     "engine": {"engine"},
-    "models": {"models"},
+    "models": {"engine", "models"},
     "bench": {"bench", "cache", "engine", "models"},
     "scripts": set(),
 }

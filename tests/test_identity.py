@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import threading
 
 import pytest
 
+from engine.request import stamp
 from models import identity
-from models.identity import REMEMBERED, identify
+from models.identity import REMEMBERED, Watched, identify
 
 
 @pytest.fixture
@@ -32,6 +34,18 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(file, tmp_path, monke
     assert identify(file, tmp_path).sha256 != first.sha256
 
 
+def test_a_file_that_is_replaced_is_read_again_in_the_background(file, tmp_path):
+    watched = Watched(file, tmp_path)
+    first = watched.of(stamp(file))
+    assert first == identify(file, tmp_path)
+    file.write_bytes(b"GGUF" + b"y" * 2000)
+    assert watched.of("") is None
+    while not (second := watched.of(stamp(file))):
+        threading.Event().wait(0.001)
+    assert second.sha256 == hashlib.sha256(file.read_bytes()).hexdigest() != first.sha256
+    assert watched.of(first.file) is None
+
+
 def test_files_that_are_gone_are_forgotten(file, tmp_path):
     identify(file, tmp_path)
     other = file.rename(tmp_path / "other.gguf")
@@ -39,10 +53,9 @@ def test_files_that_are_gone_are_forgotten(file, tmp_path):
     assert list(json.loads((tmp_path / REMEMBERED).read_text())) == [str(other)]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"MODEL": 5}', '{"MODEL": {"facts": "FACTS", "identity": {"x": 1}}}'])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"MODEL": 5}', '{"MODEL": {"file": "FILE", "x": 1}}'])
 def test_what_is_remembered_wrongly_is_found_out_anew(file, tmp_path, content):
-    status = file.stat()
-    content = content.replace("MODEL", str(file)).replace("FACTS", f"{status.st_size} {status.st_mtime_ns}")
+    content = content.replace("MODEL", str(file)).replace("FILE", stamp(file))
     (tmp_path / REMEMBERED).write_text(content)
     assert identify(file, tmp_path).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from api.app import create_app
 from api.body import HARMLESS
 from api.record import Record
-from api.source import Source
-from cache.store import Store
+from api.source import Scope, Source
+from cache.store import NotClearedError, Store
 from engine.request import Accepted, Delta, Failed, Finished, Request, Trouble
-from engine.stream import Sink, State, Stream, Work
+from engine.stream import NOTHING, Begun, Sink, State, Stream, Work
 from settings import Settings
 from tests.test_api import BODY, CHAT, ScriptedEngine, error_of, events_of
 
@@ -57,7 +57,7 @@ class Talker(ScriptedEngine):
         self.work: list[Work] = []
         self.by_hand = False
 
-    def submit(self, request: Request, begun: Sequence[Delta] = (), listener: Sink | None = None) -> Stream:
+    def submit(self, request: Request, begun: Begun = NOTHING, listener: Sink | None = None) -> Stream:
         work = Work(request, self.cancel, begun, listener)
         self.requests.append(work.request)
         self.work.append(work)
@@ -182,9 +182,9 @@ def test_what_can_change_the_answer_changes_the_key_and_what_cannot_does_not(dat
 
 @pytest.mark.parametrize("scope", ["model", "engine", "n_ctx", "kv_type"])
 def test_another_model_or_engine_is_another_answer(engine, store, scope):
-    assert how(ask(client_of(engine, store, {"scope": {scope: "a"}}))) == "miss"
-    assert how(ask(client_of(engine, store, {"scope": {scope: "b"}}))) == "miss"
-    assert how(ask(client_of(engine, store, {"scope": {scope: "a"}}))) == "hit"
+    for value, wanted in (("a", "miss"), ("b", "miss"), ("a", "hit")):
+        facts = Scope({scope: value})
+        assert how(ask(client_of(engine, store, {"scope": lambda facts=facts: facts}))) == wanted
 
 
 def test_where_the_template_asks_for_the_date_each_day_has_its_own_answer(engine, store, monkeypatch):
@@ -196,12 +196,27 @@ def test_where_the_template_asks_for_the_date_each_day_has_its_own_answer(engine
             return cls.moment
 
     monkeypatch.setattr("api.source.datetime", Clock)
-    http = client_of(engine, store, {"clock": ["%d %b %Y"]})
+    http = client_of(engine, store, {"scope": lambda: Scope(clock=["%d %b %Y"])})
     assert [how(ask(http)), how(ask(http))] == ["miss", "hit"]
     Clock.moment = datetime(2026, 1, 1, 23, 59)
     assert how(ask(http)) == "hit"
     Clock.moment = datetime(2026, 1, 2, 0, 0)
     assert how(ask(http)) == "miss"
+
+
+def test_an_answer_is_not_kept_when_the_model_or_the_day_changed_while_it_was_made(engine, store):
+    scopes = [Scope({"model": "old"}), Scope({"model": "new"})]
+    http = client_of(engine, store, {"scope": lambda: scopes.pop(0)})
+    assert how(ask(http)) == "miss"
+    assert not store._ram
+    scopes = [Scope({"model": "old"}), Scope({"model": "old"})]
+    assert how(ask(http)) == "miss"
+    assert len(store._ram) == 1
+
+
+def test_while_the_model_is_not_known_nothing_is_looked_up_or_kept(engine, store):
+    http = client_of(engine, store, {"scope": lambda: None})
+    assert [how(ask(http)), how(ask(http))] == ["bypass", "bypass"]
 
 
 def test_only_what_can_be_repeated_is_kept(http, engine):
@@ -273,6 +288,48 @@ def test_a_generation_goes_on_until_the_last_reader_leaves_and_is_begun_anew_aft
     assert not source._running
 
 
+def test_what_joining_saves_is_counted(http, engine, store):
+    engine.by_hand = True
+    threads = [threading.Thread(target=lambda: ask(http)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    work = wait_for_work(engine)
+    while work.n_readers < 3:
+        threading.Event().wait(0.001)
+    Talker.say(work)
+    for thread in threads:
+        thread.join()
+    facts = store.facts()
+    assert (facts["joined"], facts["saved_s"], facts["saved_tokens"]) == (2, 2 * 3.0, 2 * 12)
+
+
+def test_a_cancelled_generation_leaves_the_one_that_follows_it_alone(engine, store):
+    source = Source(engine, store)
+    http = create_app(Settings(), source, "fake").test_client()
+    engine.by_hand = True
+    works, readers = [], []
+    for _ in range(2):
+        thread = threading.Thread(
+            target=lambda: readers.append(http.post(CHAT, json=BODY | {"stream": True}, buffered=False))
+        )
+        thread.start()
+        works.append(wait_for_work(engine))
+        works[-1].put(Accepted("", 7))
+        thread.join()
+        if len(works) == 1:
+            readers[0].close()
+    Talker.say(works[0])
+    assert len(source._running) == 1
+    Talker.say(works[1])
+    assert not source._running
+
+
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same(http, engine, store, monkeypatch, caplog):
+    monkeypatch.setattr(Store, "put", lambda *_: 1 / 0)
+    assert text(ask(http)) == "".join(WORDS)
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_one_who_joins_late_gets_the_beginning_too(http, engine):
     engine.by_hand = True
     first: list[Any] = []
@@ -311,6 +368,27 @@ def test_a_longer_answer_goes_on_from_a_shorter_one_and_a_shorter_one_is_cut_fro
         assert (how(again), text(again)) == ("hit", "".join(WORDS[:n]))
         assert again.json["choices"][0]["finish_reason"] == reason
     assert len(engine.requests) == 3
+
+
+def test_how_fast_an_answer_was_made_stays_true_when_it_was_made_in_two_parts(http):
+    ask(http, max_tokens=2)
+    for answer in (ask(http, max_tokens=4), ask(http, max_tokens=4)):
+        assert answer.json["timings"]["predicted_n"] == 4
+        assert answer.json["timings"]["predicted_ms"] == 4000, "each part took two seconds"
+
+
+def test_a_shorter_answer_that_ends_later_does_not_replace_a_longer_one(http, engine):
+    engine.by_hand = True
+    threads, works = [], []
+    for n in (2, 4):
+        threads.append(threading.Thread(target=lambda n=n: ask(http, max_tokens=n)))
+        threads[-1].start()
+        works.append(wait_for_work(engine))
+    for work in reversed(works):
+        Talker.say(work)
+    for thread in threads:
+        thread.join()
+    assert how(ask(http, max_tokens=4)) == "hit"
 
 
 def test_diced_answers_are_cut_but_never_gone_on_from(http, engine):
@@ -359,6 +437,17 @@ def test_each_api_key_has_its_own_answers_unless_they_are_shared(engine, store):
     assert ask(http, {"Authorization": "Bearer one,other"}).status_code == 401
 
 
+def test_an_api_key_clears_its_own_answers_alone_unless_they_are_shared(engine, store):
+    one, other = ({"Authorization": f"Bearer {key}"} for key in ("one", "other"))
+    http = client_of(engine, store, api_key="one, other")
+    ask(http, one)
+    ask(http, other)
+    assert http.delete("/cache", headers=one).json == {"removed": 1}
+    assert [how(ask(http, one)), how(ask(http, other))] == ["miss", "hit"]
+    shared = client_of(engine, store, api_key="one, other", share_answers=True)
+    assert shared.delete("/cache", headers=one).json == {"removed": 2}
+
+
 @pytest.mark.parametrize("state", [State.LOADING, State.RESTARTING, State.STALLED, State.FAILED])
 def test_known_answers_are_given_while_the_engine_is_loading_or_down(engine, store, state):
     http = client_of(engine, store)
@@ -381,6 +470,15 @@ def test_the_cache_is_seen_and_cleared_over_http(http, engine):
     assert http.delete("/cache").json == {"removed": 1}
     assert http.get("/cache").json["entries"] == 0
     assert how(ask(http)) == "miss"
+
+
+def test_a_cache_that_cannot_be_cleared_is_not_said_to_be(http, monkeypatch):
+    def fail(*_: object) -> int:
+        raise NotClearedError("They are still there.")
+
+    monkeypatch.setattr(Store, "clear", fail)
+    answer = http.delete("/cache")
+    assert (answer.status_code, error_of(answer)["message"]) == (503, "They are still there.")
 
 
 def test_without_a_cache_everything_is_generated(engine):
