@@ -108,6 +108,14 @@ class Settings:
 
     early_stop: bool = setting(False, "end answers with the second sentence after 20 tokens, where a request does not say")
     keep_loops: bool = setting(False, "let answers that repeat themselves for ever go on, where a request does not say")
+    think_budget: int | None = setting(
+        None,
+        "tokens that a reasoning model may think before it must answer (default: as many as it takes)",
+        parse=int,
+        metavar="N",
+        low=1,
+        high=10**6,
+    )
     no_draft: bool = setting(False, "never guess tokens ahead (a guess changes the speed of an answer, never its words)")
     kv_type: str = setting(
         "f16", "numbers of the context: f16, or q8_0 for half the memory", parse=one_of("f16", "q8_0"), metavar="TYPE"

@@ -1,95 +1,145 @@
-"""One answer on its way to its client: the engine's events as text, and that text as server-sent events.
+"""The answer to one request on its way to its client: the events of all its choices, as they come.
 
-Both notice when the client goes, also while nothing is sent, and log one line when the answer ends, however it ends.
+It notices when the client goes, also while nothing is sent, and logs one line when the answer ends, however it ends.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 from api import chunks
+from api.choice import Choice, Piece
 from api.errors import ApiError, from_failed
-from api.source import Found
-from engine.request import Accepted, Delta, Event, Failed, Finished
+from api.source import Found, how
+from engine.request import Accepted, Delta, Event, Failed, Finished, Progress, Result
 
 log = logging.getLogger("linnet")
 LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
 POLL_S = 0.2  # how often it is looked whether the client is still there
+SILENCE_S = 10.0  # after so long something is said, lest somebody in between takes the connection for dead
 
 
 class ClientGone(Exception):
     """Nobody is there to read the answer."""
 
 
-class Answer:
-    """Iterates over the answer's text. Raises ApiError when the engine fails, ClientGone when the client has left."""
+class News(NamedTuple):
+    """Something new about a choice: a piece of it, its end, or how far its prompt is. None: nothing for SILENCE_S."""
 
-    def __init__(self, found: Found, environ: dict[str, Any]) -> None:
-        self._events, self._how = found.events, found.how
-        environ[LOGS_ITSELF] = True
+    choice: int
+    what: Piece | Finished | Progress | None
+
+
+class Answer:
+    """Iterates over the news of all choices. Raises ApiError when the engine fails, ClientGone when the client has left."""
+
+    def __init__(
+        self, founds: Sequence[Found], choices: Sequence[Choice], environ: dict[str, Any], quiet: bool = False
+    ) -> None:
+        """`quiet`: the request's line in the log is not this one's to write."""
+        self.choices = choices
+        self.n_prompt = 0
+        self.result: list[Any] = []  # what was asked for beside an answer
+        self._events = [found.events for found in founds]
+        self._how = how(founds)
+        self._quiet = quiet
+        if not quiet:
+            environ[LOGS_ITSELF] = True
         self._gone = environ.get("waitress.client_disconnected", lambda: False)
-        self._started = time.monotonic()
+        self._started = self._last = time.monotonic()
         self._look_at = self._started + POLL_S
         self._first_s: float | None = None
-        self._end: Finished | None = None
         self._outcome: str = "client left"  # until something else is known
         self._closed = False
-
-    @property
-    def finished(self) -> Finished:
-        """How it ended; there only once the text is exhausted."""
-        assert self._end
-        return self._end
+        self._news = self._iterate()
 
     def accept(self) -> None:
         """Waits until the engine takes the request: only then may the first byte be sent. Closes itself if it does not."""
         try:
-            event = self._next()
-            if isinstance(event, Failed):
-                self._fail(event)
+            for i, choice in enumerate(self.choices):
+                event = self._wait(i)
+                if isinstance(event, Failed):
+                    self._fail(event)
+                assert isinstance(event, Accepted)
+                choice.begin(event.thinking)
+                self.n_prompt = event.n_prompt
         except (ApiError, ClientGone):
             self.close()
             raise
-        assert isinstance(event, Accepted)
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> str:
-        event = self._next()
-        while isinstance(event, Delta) and not event.text:  # tokens that show nothing
-            event = self._next()
-        match event:
-            case Delta(_, text):
-                if self._first_s is None:
-                    self._first_s = time.monotonic() - self._started
-                return text
-            case Finished() as end:
-                self._end, self._outcome = end, end.stop_reason
-                raise StopIteration
-            case Failed() as failed:
-                self._fail(failed)
-        raise AssertionError("the engine accepts a request once")
+    def __next__(self) -> News:
+        return next(self._news)
+
+    def read(self) -> None:
+        """All of it, for those who want it whole."""
+        for _ in self:
+            pass
 
     def close(self) -> None:
         """Cancels what still runs and logs the request; harmless when done before."""
         if not self._closed:
             self._closed = True
-            self._events.close()
-            log.info("%s", self._summary())
+            for events in self._events:
+                events.close()
+            if not self._quiet:
+                log.info("%s", self._summary())
 
-    def _next(self) -> Event:
+    def _iterate(self) -> Iterator[News]:
+        running = dict(enumerate(self._events))
+        while running:
+            # They go on step by step together: when the first has news, so have the others.
+            first = next(iter(running))
+            event = self._wait(first, SILENCE_S)
+            if not event:
+                yield News(first, None)
+            for i in list(running):
+                if i != first:
+                    event = running[i].next(0)
+                while event:
+                    for what in self._told(i, event):
+                        yield News(i, what)
+                    if isinstance(event, Finished):
+                        del running[i]
+                        break
+                    event = running[i].next(0)
+
+    def _told(self, i: int, event: Event) -> Iterator[Piece | Finished | Progress]:
+        """What an event means for the client."""
+        piece = None
+        match event:
+            case Delta():
+                if event.text and self._first_s is None:
+                    self._first_s = time.monotonic() - self._started
+                piece = self.choices[i].push(event)
+            case Finished():
+                piece = self.choices[i].finish(event)
+                self._outcome = event.stop_reason
+            case Result():
+                self.result = event.values
+            case Failed():
+                self._fail(event)
+        if piece:
+            yield piece
+        if isinstance(event, Finished | Progress):
+            yield event
+
+    def _wait(self, i: int, limit_s: float = float("inf")) -> Event | None:
+        """The next event of a choice; None when there was none for so long."""
+        began = time.monotonic()
         while True:
-            event = self._events.next(POLL_S)
+            event = self._events[i].next(POLL_S)
             now = time.monotonic()
             if now >= self._look_at:
                 self._look_at = now + POLL_S
                 if self._gone():
                     raise ClientGone
-            if event:
+            if event or now - began >= limit_s:
                 return event
 
     def _fail(self, event: Failed) -> None:
@@ -100,52 +150,12 @@ class Answer:
     def _summary(self) -> str:
         """For people; no text of the prompt or the answer."""
         seconds = time.monotonic() - self._started
-        if not self._end:
+        if not all(choice.end for choice in self.choices):
             return f"chat: {self._how}, {self._outcome} after {seconds:.2f} s"
-        end = self._end
-        said = f"chat: 200 {self._how}, {end.n_prompt} + {end.n_answer} tokens, {end.stop_reason}"
+        end = chunks.total(self.choices)
+        n = f"{len(self.choices)} x " if len(self.choices) > 1 else ""
+        said = f"chat: 200 {self._how}, {n}{end.n_prompt} + {end.n_answer} tokens, {end.stop_reason}"
         if self._how == "hit":
             return f"{said}, {seconds * 1000:.1f} ms"
         first = "" if self._first_s is None else f", first after {self._first_s:.2f} s"
         return f"{said}, {end.n_cached} known, {chunks.tokens_per_s(end):.1f} tokens/s{first}"
-
-
-class EventStream:
-    """The body of a streamed answer. An object with `close`, for a generator that never began closes without a word."""
-
-    def __init__(self, answer: Answer, heading: chunks.Heading, include_usage: bool, at_once: bool = False) -> None:
-        """`at_once`: the whole answer is there; in one piece it is faster for both sides."""
-        self._answer = answer
-        self._heading = heading
-        self._include_usage = include_usage
-        self._events = iter([b"".join(self._generate())]) if at_once else self._generate()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._events)
-
-    def close(self) -> None:
-        """The server calls it at the end and when the client has gone."""
-        self._answer.close()
-
-    def _generate(self) -> Iterator[bytes]:
-        try:
-            yield self._sse(self._heading.chunk({"role": "assistant", "content": "", "refusal": None}))
-            event = chunks.pattern(self._with_usage(self._heading.text_chunk()))
-            yield from map(event, self._answer)
-            yield self._sse(self._heading.last_chunk(self._answer.finished))
-            if self._include_usage:
-                yield chunks.sse(self._heading.usage_chunk(self._answer.finished))
-        except ApiError as error:
-            yield chunks.sse(error.body())
-        except ClientGone:
-            return
-        yield chunks.DONE
-
-    def _sse(self, chunk: dict[str, Any]) -> bytes:
-        return chunks.sse(self._with_usage(chunk))
-
-    def _with_usage(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        return chunk | {"usage": None} if self._include_usage else chunk

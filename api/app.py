@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
+import uuid
 
-from flask import Flask, Response, request
+from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 import web
-from api import guard, openai, ops
+from api import completions, describe, guard, openai, ops, responses, texts
 from api.answer import LOGS_ITSELF, ClientGone
 from api.errors import ApiError, from_http_status
 from api.source import Source
 from settings import Settings
 
 log = logging.getLogger("linnet")
+VERSION = "0.1.0"
 LARGEST_BODY_BYTES = 8 * 2**20
+REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
@@ -23,12 +28,21 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
     app = Flask("linnet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
-    app.register_blueprint(openai.blueprint(settings, source, model_name))
+    api = Blueprint("api", __name__)
+    for module in (openai, completions, responses):
+        api.register_blueprint(module.blueprint(settings, source, model_name))
+    api.register_blueprint(texts.blueprint(source.engine, model_name))
+    app.register_blueprint(api, url_prefix="/v1")
+    app.register_blueprint(api, name="bare")  # some clients leave the prefix out
+    app.register_blueprint(describe.blueprint(settings, VERSION))
+    app.register_blueprint(openai.prefill(source, model_name))
     app.register_blueprint(ops.blueprint(settings, source, model_name))
     app.register_blueprint(web.blueprint())
 
     @app.before_request
     def guarded() -> None:
+        g.began = time.monotonic()
+        g.id = request_id(request.headers.get("X-Request-Id", ""))
         guard.check(settings)
 
     @app.errorhandler(ApiError)
@@ -54,6 +68,13 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
         if LOGS_ITSELF not in request.environ and request.path != "/health":
             log.info("%s %s %d", request.method, request.path, response.status_code)
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Request-Id"] = g.id
+        response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.began) * 1000))  # to the first byte
         return response
 
     return app
+
+
+def request_id(given: str) -> str:
+    """The client's own name for its request, if it is one; else a new one."""
+    return given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"

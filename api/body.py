@@ -1,4 +1,4 @@
-"""The JSON of POST /v1/chat/completions, strictly checked.
+"""The JSON that clients send, strictly checked.
 
 Every field of OpenAI's API is either honoured, harmless (it cannot change the answer), or refused by name. What is not
 in any of the three lists is refused as unknown: nothing is accepted and ignored.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from api.errors import ApiError
+from api.message import LOOSE, STRICT, Message
 
 HARMLESS = {
+    "cache_prompt",  # llama-server's: it is always done here
     "metadata",
     "prompt_cache_key",
     "prompt_cache_options",
@@ -23,76 +25,124 @@ HARMLESS = {
     "store",
     "user",
 }
-# Not supported yet: only values that ask for nothing pass.
+# Not supported: only values that ask for nothing pass.
 NEUTRAL: dict[str, list[Any]] = {
     "audio": [],
     "function_call": ["none"],
     "functions": [[]],
-    "grammar": [""],
-    "logit_bias": [{}],
-    "logprobs": [False],
     "modalities": [["text"]],
+    "conversation": [],
+    "max_tool_calls": [],
     "moderation": [],
-    "n": [1],
-    "parallel_tool_calls": [True, False],  # says nothing without tools
     "prediction": [],
-    "reasoning_effort": [],
-    "response_format": [{"type": "text"}],
-    "tool_choice": ["none"],
-    "tools": [[]],
-    "top_logprobs": [],
-    "verbosity": [],
+    "previous_response_id": [],  # nothing is remembered from one request to the next
+    "prompt": [],
+    "suffix": [""],
+    "verbosity": ["medium"],
     "web_search_options": [],
 }
-ANSWER_LISTS = {"annotations", "tool_calls"}  # of a message: clients send answers back with their empty fields
 SHORT_BYTES = 8192  # a longer body is not worth remembering
-STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+MOST_CHOICES = 16
+MOST_PROMPTS = 64
+MOST_TEXTS = 256  # to be embedded
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class TextPart(BaseModel):
-    """One part of a message that is given as a list."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    type: Literal["text"]
-    text: str
-
-
-class Message(BaseModel):
-    """One turn. `developer` is the newer word for `system`."""
-
-    model_config = STRICT
-    role: Literal["developer", "system", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-    reasoning_content: str | None = None  # earlier reasoning is not part of a prompt; clients send it back all the same
-
-    def plain(self) -> dict[str, str]:
-        """As the engine wants it: a role that templates know, and one text."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        message = {"role": "system" if self.role == "developer" else self.role, "content": text}
-        return message | {"name": self.name} if self.name else message  # some templates write it
+Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**20)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class StreamOptions(BaseModel):
     """Only together with `stream`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = STRICT
     include_usage: bool = False
-    include_obfuscation: bool = False
+    include_obfuscation: Literal[False] = False
 
 
-class ChatBody(BaseModel):
-    """The fields that are honoured. None is the same as absent."""
+class JsonSchema(BaseModel):
+    """What `response_format` of type json_schema holds."""
 
     model_config = STRICT
-    messages: list[Message] = Field(min_length=1, max_length=2000)
+    name: str = Field(max_length=64)
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Format(BaseModel):
+    """`response_format`."""
+
+    model_config = STRICT
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class Function(BaseModel):
+    """A function that the model may call."""
+
+    model_config = STRICT
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """One of `tools`."""
+
+    model_config = STRICT
+    type: Literal["function"]
+    function: Function
+
+
+class Named(BaseModel):
+    """The name of a function."""
+
+    model_config = STRICT
+    name: ToolName
+
+
+class Choice(BaseModel):
+    """`tool_choice` of one function."""
+
+    model_config = STRICT
+    type: Literal["function"]
+    function: Named
+
+
+class Allowed(BaseModel):
+    """What `tool_choice` of type allowed_tools holds."""
+
+    model_config = STRICT
+    mode: Literal["auto", "required"]
+    tools: list[Choice] = Field(min_length=1, max_length=128)
+
+
+class AllowedTools(BaseModel):
+    """`tool_choice` of some of the tools."""
+
+    model_config = STRICT
+    type: Literal["allowed_tools"]
+    allowed_tools: Allowed
+
+
+class TemplateOptions(BaseModel):
+    """`chat_template_kwargs`, as far as templates agree on them."""
+
+    model_config = STRICT
+    enable_thinking: bool = True
+
+
+class Sampled(BaseModel):
+    """What chat and plain completions have in common. None is the same as absent."""
+
+    model_config = LOOSE
     model: str | None = Field(None, max_length=512)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0, le=2**31 - 1)
@@ -100,22 +150,92 @@ class ChatBody(BaseModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repeat_penalty: float | None = Field(None, gt=0, le=10)
+    logit_bias: dict[str, Bias] | None = Field(None, max_length=1024)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    grammar: str | None = Field(None, max_length=2**16)  # GBNF, as with llama-server
+    return_progress: bool | None = None  # llama-server's, too
     early_stop: bool | None = None  # this and the next: Linnet's own; see engine.request.Request
     loop_stop: bool | None = None
     cache: bool | None = None  # Linnet's own, too; see api.control
 
 
+class ChatBody(Sampled):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1, max_length=2000)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: Format | None = None
+    tools: list[Tool] | None = Field(None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | Choice | AllowedTools | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: TemplateOptions | None = None
+
+
+class CompletionBody(Sampled):
+    """POST /v1/completions."""
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[Tokens, Field(min_length=1)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
+    )
+    echo: bool | None = None
+    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    logprobs: int | None = Field(None, ge=0, le=5)
+
+
 class PrefillBody(BaseModel):
     """POST /api/prefill: the messages of a chat request that will probably follow."""
 
-    model_config = STRICT
+    model_config = LOOSE
     messages: list[Message] = Field(min_length=1, max_length=2000)
     model: str | None = Field(None, max_length=512)
 
 
-B = TypeVar("B", ChatBody, PrefillBody)
+class EmbeddingsBody(BaseModel):
+    """POST /v1/embeddings."""
+
+    model_config = LOOSE
+    input: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
+        | Annotated[Tokens, Field(min_length=1)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TEXTS)]
+    )
+    model: str | None = Field(None, max_length=512)
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1)
+
+
+class TokenizeBody(BaseModel):
+    """POST /tokenize."""
+
+    model_config = LOOSE
+    content: str
+    with_pieces: bool | None = None
+    add_special: Literal[False] | None = None
+    parse_special: Literal[True] | None = None
+
+
+class DetokenizeBody(BaseModel):
+    """POST /detokenize."""
+
+    model_config = LOOSE
+    tokens: Tokens
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def read(kind: type[B], raw: bytes) -> B:
+    """The checked body. Raises ApiError 400 naming the field."""
+    return _read_again(kind, raw) if len(raw) <= SHORT_BYTES else _read(kind, raw)
 
 
 def _read(kind: type[B], raw: bytes) -> B:
@@ -123,57 +243,39 @@ def _read(kind: type[B], raw: bytes) -> B:
         body = kind.model_validate_json(raw)
     except ValidationError as error:
         raise _first_fault(error) from None
-    _refuse_extra(body.model_extra or {})
-    for i, message in enumerate(body.messages):
-        _refuse_extra(message.model_extra or {}, f"messages[{i}].")
-    return body
-
-
-def parse_prefill(raw: bytes) -> PrefillBody:
-    """The checked body. Raises ApiError 400 naming the field."""
-    return _read(PrefillBody, raw)
-
-
-def parse(raw: bytes) -> ChatBody:
-    """The checked body. Raises ApiError 400 naming the field."""
-    return _parse_again(raw) if len(raw) <= SHORT_BYTES else _parse(raw)
-
-
-def _parse(raw: bytes) -> ChatBody:
-    body = _read(ChatBody, raw)
-    if body.stream_options and not body.stream:
-        raise ApiError(400, "stream_options is only allowed when stream is true.", param="stream_options")
-    if body.stream_options and body.stream_options.include_obfuscation:
-        raise ApiError(400, "include_obfuscation is not supported.", code="unsupported_parameter", param="stream_options")
-    return body
-
-
-_parse_again = functools.lru_cache(128)(_parse)  # a repeated request is repeated byte for byte
-
-
-def _refuse_extra(extra: dict[str, Any], where: str = "") -> None:
-    for name, value in extra.items():
-        harmless = name in ANSWER_LISTS and value == [] if where else name in HARMLESS
-        if value is None or harmless:
+    for name, value in (body.model_extra or {}).items():
+        if value is None or name in HARMLESS:
             continue
         if name not in NEUTRAL:
-            raise ApiError(400, f"Unrecognized request argument: {where}{name[:100]}.", param=where + name[:100])
+            raise ApiError(400, f"Unrecognized request argument: {name[:100]}.", param=name[:100])
         if not any(value == neutral and type(value) is type(neutral) for neutral in NEUTRAL[name]):  # True == 1
-            raise ApiError(400, f"{where}{name} is not supported yet.", code="unsupported_parameter", param=where + name)
+            raise unsupported(name, f"{name} is not supported.")
+    for i, message in enumerate(getattr(body, "messages", [])):
+        message.check(f"messages[{i}]")
+    return body
+
+
+_read_again = functools.lru_cache(128)(_read)  # a repeated request is repeated byte for byte
+
+
+def unsupported(param: str, message: str) -> ApiError:
+    """For what cannot be honoured."""
+    return ApiError(400, message, code="unsupported_parameter", param=param)
 
 
 def _first_fault(error: ValidationError) -> ApiError:
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    fault = max(faults, key=lambda fault: len(fault["loc"]))  # of several ways to read a value, the one that went furthest
     param = ""
     for part in fault["loc"]:
         if isinstance(part, int):
             param += f"[{part}]"
-        elif part in ChatBody.model_fields or part in Message.model_fields or part in ("type", "text"):
+        elif part.isidentifier() and part not in ("str", "int", "float", "bool") and part[0].islower() and "-" not in part:
             param += f".{part}" if param else part
         else:
             break  # pydantic's name of an alternative, which says nothing to a client
     if fault["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {fault['msg']}.")
     return ApiError(
-        400, f"Invalid value for {param or 'the body'}: {fault['msg']}.", code="invalid_value", param=param or None
+        400, f"Invalid value for {param or 'the body'}: {fault['msg']}.", code="invalid_value", param=param[:100] or None
     )

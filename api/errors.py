@@ -30,6 +30,8 @@ class Kind(NamedTuple):
 TROUBLES = {
     Trouble.CONTEXT_LENGTH: Kind(400, "invalid_request_error", "context_length_exceeded", "messages"),
     Trouble.BAD_PROMPT: Kind(400, "invalid_request_error", None, "messages"),
+    Trouble.BAD_TOKENS: Kind(400, "invalid_request_error", "invalid_value"),
+    Trouble.BAD_SHAPE: Kind(400, "invalid_request_error", "invalid_value"),
     Trouble.QUEUE_FULL: Kind(429, "rate_limit_error", "rate_limit_exceeded"),
     Trouble.LOADING: Kind(503, "server_error", "model_loading"),
     Trouble.NO_MODEL: Kind(503, "server_error", "model_not_loaded"),

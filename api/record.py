@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.request import Accepted, Delta, Event, Finished, Reason
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,17 @@ class Record:
     deltas: list[Delta]
     end: Finished
     fingerprint: str
+    thinking: str = ""  # as the engine said that it begins
 
     def dump(self) -> bytes:
         """For the store."""
-        deltas = [[d.text, d.tokens, d.held] if d.held else [d.text, d.tokens] for d in self.deltas]
-        facts = {"version": VERSION, "deltas": deltas, "end": vars(self.end) | {"id": ""}, "fingerprint": self.fingerprint}
+        facts = {
+            "version": VERSION,
+            "deltas": [_dumped(delta) for delta in self.deltas],
+            "end": vars(self.end) | {"id": ""},
+            "fingerprint": self.fingerprint,
+            "thinking": self.thinking,
+        }
         return json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
@@ -35,7 +41,7 @@ class Record:
             if facts["version"] != VERSION:
                 return None
             end = Finished(**facts["end"])
-            return cls([Delta("", *delta) for delta in facts["deltas"]], end, facts["fingerprint"])
+            return cls([Delta("", *delta) for delta in facts["deltas"]], end, facts["fingerprint"], facts["thinking"])
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -62,7 +68,7 @@ class Record:
         for delta in self.beginning():
             held = delta.held[n_left - 1] if delta.held and n_left <= len(delta.tokens) else ""
             if n_left < len(delta.tokens):  # its text came with a later token
-                deltas.append(Delta("", held, delta.tokens[:n_left]))
+                deltas.append(Delta("", held, delta.tokens[:n_left], [], delta.logprobs[:n_left]))
                 break
             deltas.append(delta)
             n_left -= len(delta.tokens)
@@ -78,14 +84,22 @@ class Record:
             stop_reason=reason,
             n_answer=n,
             answer_s=self.end.answer_s * part,
+            n_thought=min(n, self.end.n_thought),
         )
         return deltas, end
 
-    @staticmethod
-    def _made_of(deltas: list[Delta], end: Finished) -> list[Event]:
+    def _made_of(self, deltas: list[Delta], end: Finished) -> list[Event]:
         # Nothing waited and nothing of the prompt was read for this; how fast the answer was made stays true.
         now = dataclasses.replace(end, n_cached=end.n_prompt, queue_s=0.0, prompt_s=0.0)
-        return [Accepted("", end.n_prompt), *deltas, now]
+        return [Accepted("", end.n_prompt, self.thinking), *deltas, now]
+
+
+def _dumped(delta: Delta) -> list[Any]:
+    """Without what is empty at its end."""
+    fields = [delta.text, delta.tokens, delta.held, delta.logprobs]
+    while len(fields) > 2 and not fields[-1]:
+        fields.pop()
+    return fields
 
 
 @dataclass(frozen=True)
@@ -107,8 +121,9 @@ def replay(data: bytes, max_tokens: int | None, whole: bool) -> Known | None:
     end = events[-1]
     assert isinstance(end, Finished)
     if whole:
-        text = "".join(event.text for event in events if isinstance(event, Delta))
-        events = [events[0], Delta("", text), end]
+        deltas = [event for event in events if isinstance(event, Delta)]
+        text, logprobs = "".join(d.text for d in deltas), [chance for d in deltas for chance in d.logprobs]
+        events = [events[0], Delta("", text, logprobs=logprobs), end]
     return Known(events, record.fingerprint, record.end.prompt_s + end.answer_s, end.n_prompt + end.n_answer)
 
 

@@ -22,11 +22,11 @@ from api.record import Record, replay
 from cache import keys
 from cache.store import OWNED, Entry, Store
 from engine.client import Engine
-from engine.request import Delta, Event, Failed, Finished, Reason, Request
+from engine.request import Accepted, Delta, Event, Failed, Finished, Reason, Request
 from engine.stream import NOTHING, Begun, Stream
 
 VERSION = 1  # to be raised when Linnet itself begins to answer the same request otherwise
-NOT_IN_KEY = {"id", "background", "done", "max_tokens"}  # the last one: a longer answer holds the shorter ones
+NOT_IN_KEY = {"id", "background", "done", "max_tokens", "want"}  # the last one: a longer answer holds the shorter ones
 
 
 class Events(Protocol):
@@ -59,11 +59,10 @@ class Found:
     age_s: int | None = None
     fingerprint: str | None = None  # of what made it, where that was earlier
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """What the client is told about it."""
-        age = {} if self.age_s is None else {"Age": str(self.age_s)}
-        return {"X-Linnet-Cache": self.how} | age
+
+def how(founds: Sequence[Found]) -> str:
+    """Of several together: a hit only if all of them are."""
+    return next((found.how for found in founds if found.how != "hit"), "hit")
 
 
 @dataclass(frozen=True)
@@ -167,12 +166,15 @@ class Source:
         begun = Begun(record.beginning(), record.end.answer_s) if record else NOTHING
         place, flight = (key, order.request.max_tokens), Flight()
         deltas: list[Delta] = []
+        begins: list[str] = []
 
         def listen(event: Event) -> None:
+            if isinstance(event, Accepted):
+                begins.append(event.thinking)
             if isinstance(event, Delta):
                 deltas.append(event)
             if isinstance(event, Finished):
-                self._keep(store, key, order, facts, Record(deltas, event, order.fingerprint))
+                self._keep(store, key, order, facts, Record(deltas, event, order.fingerprint, begins[0]))
                 n, seconds = flight.n_joined, event.prompt_s + event.answer_s - begun.answer_s
                 store.count(saved_s=n * seconds, saved_tokens=n * (event.n_prompt + event.n_answer))
             if isinstance(event, Finished | Failed) and self._running.get(place) is flight:
@@ -203,6 +205,5 @@ class Source:
 
 def _key(order: Order, facts: dict[str, Any]) -> str:
     request = {k: v for k, v in vars(order.request).items() if k not in NOT_IN_KEY}
-    request["sampling"] = vars(order.request.sampling)
     key = keys.key({"facts": facts, "request": request})
     return f"{order.owner}{OWNED}{key}" if order.owner else key

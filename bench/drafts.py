@@ -20,6 +20,7 @@ from pathlib import Path
 from bench import stream
 from bench.steps import again_with_environment, loop_alone
 from engine import threads
+from engine.constraint import Grammar
 from engine.costs import Costs
 from engine.native.model import Model
 from engine.native.sampler import Sampler
@@ -36,7 +37,7 @@ class Scripted(Model):
     script: list[int]
     n_said = 0
 
-    def sample(self, sampler: Sampler, row: int) -> int:
+    def sample(self, sampler: Sampler, row: int, grammar: Grammar | None = None) -> int:
         """As Model's, but another token comes of it."""
         super().sample(sampler, row)
         self.n_said += 1

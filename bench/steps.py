@@ -20,6 +20,7 @@ from pathlib import Path
 
 from engine import threads
 from engine.beat import Beat
+from engine.constraint import Grammar
 from engine.costs import Costs
 from engine.governor import Governor, Others
 from engine.loop import Loop
@@ -47,10 +48,10 @@ class ClockedModel(Model):
         super().decode()
         self.native_s += time.perf_counter() - started
 
-    def sample(self, sampler: Sampler, row: int) -> int:
+    def sample(self, sampler: Sampler, row: int, grammar: Grammar | None = None) -> int:
         """As Model's, timed."""
         started = time.perf_counter()
-        token = super().sample(sampler, row)
+        token = super().sample(sampler, row, grammar)
         self.native_s += time.perf_counter() - started
         return token
 

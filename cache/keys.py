@@ -8,6 +8,6 @@ from typing import Any
 
 
 def key(facts: Any) -> str:
-    """64 hexadecimal digits for plain data: equal for equal data, whatever the order of its dictionaries."""
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """64 hexadecimal digits for plain data and dataclasses: equal for equal data, whatever the order of dictionaries."""
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False, default=vars)
     return hashlib.sha256(text.encode()).hexdigest()

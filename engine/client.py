@@ -21,8 +21,10 @@ from engine.request import (
     Failed,
     Finished,
     LoadFailed,
+    Progress,
     Ready,
     Request,
+    Result,
     Trouble,
     Word,
     stamp,
@@ -266,7 +268,7 @@ class Engine:
                         work.put(word)
                     self._idle_since = time.monotonic()
                     self._changed.notify_all()
-                case Accepted(id) | Delta(id):
+                case Accepted(id) | Progress(id) | Delta(id) | Result(id):
                     if work := self._work.get(id):  # else it was cancelled meanwhile
                         work.put(word)
 

@@ -22,8 +22,9 @@ NOT_AN_END = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|[Mm]rs?|Ms|Dr|St|No|approx|[A
 class Sentences:
     """Ends an answer with its second sentence after the first SENTENCES_FROM tokens; not inside code or reasoning."""
 
-    def __init__(self) -> None:
-        self._text = ""
+    def __init__(self, thinking: bool = False) -> None:
+        """`thinking`: the prompt has opened a block of thoughts."""
+        self._text = "<think>" if thinking else ""
         self._n_tokens = 0
         self._n_ended = 0
         self._looked = 0  # characters that need not be looked at again

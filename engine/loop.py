@@ -14,19 +14,21 @@ import time
 from collections.abc import Callable
 
 from engine import request as words
+from engine import vectors
 from engine.answer import Answer
 from engine.beat import Beat
-from engine.costs import Costs
+from engine.constraint import GrammarError
+from engine.costs import ROWS, Costs
 from engine.governor import Governor
 from engine.native.model import DecodeError, Model
-from engine.native.vocabulary import TokenizeError
 from engine.prefix import Prefixes
-from engine.prompt import Prompter, PromptError, TooLongError
 from engine.recall import Recall
-from engine.request import Reason, Trouble
+from engine.reception import Reception, RefusalError
+from engine.request import Reason, Trouble, Want
 from engine.scheduler import DRAFT_MAX, Scheduler, Slice
 
 log = logging.getLogger("engine")
+TELL_S = 1.0  # who waits for a first token hears so often how far it is
 TAKE_S = 0.01  # so long at most new requests are looked at between two steps of running ones
 GATHER_S = 0.005  # so long others are waited for before a long prompt is read: those that come together are read together
 
@@ -45,7 +47,7 @@ class Loop:
         self._model = model
         self._costs, self._governor, prefixes, self._beat = parts
         self._recall = Recall(model, prefixes, self._beat)
-        self._prompter = Prompter(model.vocabulary)
+        self._reception = Reception(model)
         self._scheduler: Scheduler[Answer] = Scheduler(config.n_slots, self._costs, config.slice_s)
         self._drafts = config.draft and model.keeps_states  # what was guessed wrong must be cut off again
         self._limits = config.limits
@@ -116,6 +118,7 @@ class Loop:
     def _step(self) -> None:
         self._look_at_clocks()
         self._admit()
+        self._read_apart()
         answering = self._scheduler.answering()
         self._guess(answering)
         slices = self._scheduler.next(answering)
@@ -127,13 +130,29 @@ class Loop:
             with self._beat.inside_for():
                 self._model.decode()
         except DecodeError as error:
-            self._give_up(slices, error)
+            self._give_up([s.sequence for s in slices], error)
             return
         self._learn(self._model.batch.n, started)
         for s, row in zip(slices, rows, strict=True):
             s.sequence.n_read = s.stop
             if s.complete:
                 self._sample(s.sequence, row)
+
+    def _read_apart(self) -> None:
+        """Some tokens of a text whose vector is wanted, in a step of their own."""
+        running = self._scheduler.running
+        if not (answer := next((answer for answer in running if answer.apart), None)):
+            return
+        try:
+            n = self._model.n_outputs if all(other.apart for other in running) else ROWS
+            with self._beat.inside_for(answer.id):
+                vector = vectors.go_on(self._model, answer, n)
+        except DecodeError as error:
+            self._give_up([answer], error)
+            return
+        if vector:
+            self._unsent.append(words.Result(answer.id, vector))
+            self._finish(answer, Reason.READ)
 
     def _fill(self, slices: list[Slice[Answer]]) -> list[int]:
         """Lays out the batch; the row of each slice's first logits."""
@@ -161,19 +180,15 @@ class Loop:
         """Whatever can be refused is refused here, before the request waits for anything."""
         try:
             with self._beat.inside_for(request.id):
-                tokens = self._prompter.tokens(request.messages, self._model.n_ctx - 1)
-        except TooLongError as error:
-            message = f"This model's maximum context length is {self._model.n_ctx} tokens. However, your messages resulted "
-            message += f"in {error}. Please reduce the length of the messages."
-            self._unsent.append(words.Failed(request.id, Trouble.CONTEXT_LENGTH, message))
+                if request.want in (Want.TOKENS, Want.TEXT):
+                    self._unsent += self._reception.tell(request)
+                    return
+                answer = self._reception.receive(request)
+        except RefusalError as error:
+            self._unsent.append(words.Failed(request.id, error.trouble, error.message))
             return
-        except (PromptError, TokenizeError) as error:
-            self._unsent.append(words.Failed(request.id, Trouble.BAD_PROMPT, str(error)))
-            return
-        pieces = [self._model.vocabulary.piece(token) for token in request.done]
-        answer = Answer.new(request, tokens, self._model.sampler(request.sampling), pieces)
         self._scheduler.add(answer)
-        self._unsent.append(words.Accepted(request.id, answer.n_prompt))
+        self._unsent.append(words.Accepted(request.id, answer.n_prompt, answer.begins))
         if request.done and (reason := answer.used_up(self._model.n_ctx)):
             self._finish(answer, reason)  # only its end got lost
 
@@ -183,7 +198,8 @@ class Loop:
             self._finish(answer, Reason.GAVE_WAY)
         for answer in self._scheduler.admit():
             answer.admitted = time.monotonic()
-            self._recall.begin(answer, self._scheduler.running)
+            if not answer.apart:
+                self._recall.begin(answer, self._scheduler.running)
         self._recall.go_on(self._scheduler.running)
 
     def _guess(self, answering: list[Answer]) -> None:
@@ -202,7 +218,7 @@ class Loop:
         n_right = 0
         for guessed in (*draft, None):
             with self._beat.inside_for(answer.id):
-                token = self._model.sample(answer.sampler, row + n_right)
+                token = self._choose(answer, row + n_right)
             if not self._deliver(answer, token):
                 return
             if token != guessed:
@@ -214,14 +230,33 @@ class Loop:
             assert answer.slot is not None
             self._model.cut(answer.slot, answer.n_read)
 
+    def _choose(self, answer: Answer, row: int) -> int:
+        """The next token; -1 when none fits the answer's shape."""
+        grammar = answer.constraint.grammar if answer.constraint else None
+        if answer.forced:
+            token = answer.forced[0]
+            answer.sampler.accept([token])
+        else:
+            token = self._model.sample(answer.sampler, row, grammar)
+        if answer.request.logprobs is not None and token >= 0 and not self._model.vocabulary.ends(token):
+            answer.chances.append(self._model.chances(row, token, answer.request.logprobs))
+        return token
+
     def _deliver(self, answer: Answer, token: int) -> bool:
         """What the new token means for the reader; whether the answer goes on."""
         if not answer.first_token:
             answer.first_token = time.monotonic()
-        if self._model.vocabulary.ends(token):
+        if token >= 0 and self._model.vocabulary.ends(token):
             self._finish(answer, Reason.END)
             return False
-        text, reason = answer.push(token, self._model.vocabulary.piece(token), self._model.n_ctx)
+        try:
+            if token < 0:
+                raise GrammarError("The model has no token that fits.")
+            text, reason = answer.push(token, self._model.vocabulary.piece(token), self._model.n_ctx)
+        except GrammarError as error:
+            self._unsent.append(words.Failed(answer.id, Trouble.INTERNAL, f"The answer cannot be kept in shape: {error}"))
+            self.remove(answer)
+            return False
         if text:
             self._unsent.append(answer.delta(text))
         if reason:
@@ -239,7 +274,7 @@ class Loop:
         slot = answer.slot
         self._scheduler.remove(answer)
         answer.slot = None
-        answer.sampler.close()
+        answer.close()
         if slot is None:
             return
         if keep:
@@ -252,10 +287,14 @@ class Loop:
             if trouble := answer.overdue(now, self._limits):
                 self._unsent.append(words.Failed(answer.id, *trouble))
                 self.remove(answer)
+            elif not answer.first_token and not answer.background and now - max(answer.told, answer.added) > TELL_S:
+                waiting = self._scheduler.waiting
+                n_before = waiting.index(answer) if answer.slot is None else 0
+                self._unsent.append(answer.progress(now, n_before))
 
-    def _give_up(self, slices: list[Slice[Answer]], error: DecodeError) -> None:
+    def _give_up(self, answers: list[Answer], error: DecodeError) -> None:
         """A failed step leaves the sequences in it in doubt, so those are told and forgotten; the others go on."""
-        log.error("A step of %d sequences failed: %s", len(slices), error)
-        for s in slices:
-            self.remove(s.sequence, keep=False)
-            self._unsent.append(words.Failed(s.sequence.id, Trouble.INTERNAL, "The engine could not compute this answer."))
+        log.error("A step of %d sequences failed: %s", len(answers), error)
+        for answer in answers:
+            self.remove(answer, keep=False)
+            self._unsent.append(words.Failed(answer.id, Trouble.INTERNAL, "The engine could not compute this answer."))

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from engine.request import Request, Want
+from engine.template import Template, TemplateError
+from engine.thinking import BEGIN, CLOSING, Thinking, state_after
+from engine.tools import as_objects, in_words, known_to
 
 MARK = "\ud800"  # a lone surrogate: requests that hold one are refused, so no message can
 CHATML = (
@@ -32,8 +33,21 @@ class TooLongError(Exception):
     """The prompt has more tokens than it may have; the message counts them, "5000 tokens"."""
 
 
+class TokensError(Exception):
+    """The prompt has tokens that the model does not have; the message says which it has."""
+
+
+class Prompt(NamedTuple):
+    """What the model reads before it answers, and how it will begin."""
+
+    tokens: list[int]
+    thinking: Thinking
+
+
 class Vocabulary(Protocol):
     """What is asked of a model here."""
+
+    n_tokens: int
 
     @property
     def adds_bos(self) -> bool: ...  # noqa: D102  # engine.native.Model says what each of them is
@@ -54,7 +68,12 @@ class Prompter:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._bos, self._eos = vocabulary.token_text("bos"), vocabulary.token_text("eos")
-        self._template = _compile(vocabulary.metadata.get("tokenizer.chat_template", CHATML))
+        self._source = vocabulary.metadata.get("tokenizer.chat_template", CHATML)
+        try:
+            self._template = Template(self._source)
+        except TemplateError as error:
+            raise PromptError(str(error)) from error
+        self._knows_tools = known_to(self._source)
         self._longest_piece = vocabulary.longest_piece  # now: it looks through the whole vocabulary
         markers = vocabulary.markers()
         self._control = _first_characters(text for text, control in markers.items() if control)
@@ -64,56 +83,78 @@ class Prompter:
         self._lead = "\n" if vocabulary.adds_space else ""
         self._n_lead = len(vocabulary.tokenize(self._lead, add_bos=False)) if self._lead else 0
 
-    def tokens(self, messages: list[dict[str, str]], n_max: int) -> list[int]:
-        """The prompt of a chat, up to where the assistant is to speak. Raises PromptError, TooLongError."""
-        text = self.render([self._defuse(message) for message in messages])
+    def read(self, request: Request, n_max: int) -> Prompt:
+        """A chat up to where the assistant is to speak, or a given prompt. Raises PromptError, TooLongError."""
+        if isinstance(request.prompt, list):
+            tokens, thinking = list(request.prompt), Thinking.NEVER
+            if not all(0 <= token < self._vocabulary.n_tokens for token in tokens):
+                raise TokensError(f"Tokens of this model are numbers from 0 to {self._vocabulary.n_tokens - 1}.")
+        else:
+            if request.prompt is None:
+                text, thinking = self.render(request)
+            else:
+                text, thinking = request.prompt, Thinking.NEVER
+                if (
+                    request.want is Want.VECTOR
+                ):  # of a text; in a prompt that somebody has written out, spellings are control
+                    text = self._defused(text, self._any_marker)
+            tokens = self._tokenize(text, n_max, self._vocabulary.adds_bos and request.want is not Want.TOKENS)
+        if not tokens and request.want not in (Want.TOKENS, Want.TEXT):
+            raise PromptError("The prompt is empty.")
+        if len(tokens) > n_max:
+            raise TooLongError(f"{len(tokens)} tokens")
+        return Prompt(tokens, thinking)
+
+    def _tokenize(self, text: str, n_max: int, add_bos: bool) -> list[int]:
         # Counting the tokens of megabytes would keep the running answers waiting, only to refuse them.
         n_least = len(text) // self._longest_piece
         if n_least > n_max:
             raise TooLongError(f"at least {n_least} tokens")
-        add_bos = self._vocabulary.adds_bos
         if add_bos and self._bos and text.startswith(self._bos):
             text = text.removeprefix(self._bos)  # the template wrote it; twice would be one too many
         first, *rest = text.split(MARK)
         tokens = self._vocabulary.tokenize(first, add_bos=add_bos)
         for piece in rest:
             tokens += self._vocabulary.tokenize(self._lead + piece, add_bos=False)[self._n_lead :]
-        if not tokens:
-            raise PromptError("The model's chat template makes an empty prompt of these messages.")
-        if len(tokens) > n_max:
-            raise TooLongError(f"{len(tokens)} tokens")
         return tokens
 
-    def render(self, messages: list[dict[str, str]]) -> str:
-        """The template's text, control tokens spelled out."""
+    def render(self, request: Request) -> tuple[str, Thinking]:
+        """The template's text, control tokens spelled out, and what it says about the answer's beginning."""
+        messages, tools = request.messages, request.tools
+        if self._knows_tools:
+            messages = as_objects(messages)
+        else:
+            messages, tools = in_words(messages, tools), []
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=True, bos_token=self._bos, eos_token=self._eos
+            text = self._template.render(
+                messages=[self._defuse(message) for message in messages],
+                tools=[{"type": "function", "function": self._defused(tool, self._any_marker)} for tool in tools] or None,
+                add_generation_prompt=True,
+                enable_thinking=request.think != 0,
+                bos_token=self._bos,
+                eos_token=self._eos,
             )
-        except jinja2.TemplateError as error:  # also what a template itself says by raise_exception
-            raise PromptError(f"The model's chat template refuses these messages: {error}") from error
-        except Exception as error:  # a template is a program by a stranger and can fail in any way
-            raise PromptError(f"The model's chat template failed: {type(error).__name__}.") from error
+        except TemplateError as error:
+            raise PromptError(str(error)) from error
+        thinking = state_after(text, self._source)
+        if request.think == 0 and thinking is not Thinking.NEVER:
+            return text + (f"{BEGIN}\n{CLOSING}" if thinking is Thinking.MAYBE else CLOSING), Thinking.NEVER
+        return text, thinking
 
-    def _defuse(self, message: dict[str, str]) -> dict[str, str]:
+    def _defuse(self, message: dict[str, Any]) -> dict[str, Any]:
         # Templates cut the reasoning out of earlier answers by looking for </think>, so it stays whole there.
         pattern = self._control if message["role"] == "assistant" else self._any_marker
-        return {key: pattern.sub(lambda first: first[0] + MARK, text) for key, text in message.items()}
+        return {key: value if key == "role" else self._defused(value, pattern) for key, value in message.items()}
 
-
-def _compile(source: str) -> jinja2.Template:
-    # The names and options that Hugging Face's templates are written for.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise PromptError(f"the chat template in it is broken ({error})") from error
-
-
-def _raise_exception(message: str) -> Any:
-    raise jinja2.TemplateError(message)
+    def _defused(self, value: Any, pattern: re.Pattern[str]) -> Any:
+        match value:
+            case str():
+                return pattern.sub(lambda first: first[0] + MARK, value)
+            case list():
+                return [self._defused(item, pattern) for item in value]
+            case dict():
+                return {self._defused(key, pattern): self._defused(item, pattern) for key, item in value.items()}
+        return value
 
 
 def _first_characters(spellings: Iterable[str]) -> re.Pattern[str]:

@@ -33,7 +33,7 @@ class Recall:
         n_kept = path[-1].stop if path else 0
         others = list(_others(answer, running, n_most))
         n_live, live = max(((min(n, other.n_read), other) for n, other in others), key=_first, default=(0, None))
-        coming = ((n, other) for n, other in others if other.reading and not other.background)
+        coming = ((n, other) for n, other in others if other.reading and not other.background and not other.apart)
         n_coming, leader = max(coming, key=_first, default=(0, None))
         if leader and n_coming >= max(n_live, n_kept) + N_FOLLOW:
             answer.leader, answer.n_awaited = leader, n_coming

@@ -4,7 +4,7 @@ Every word is a frozen dataclass of plain data. Between the front process and th
 (`dump`, `load`), so neither side can hand the other anything but data.
 
     to the worker    Config (once, first) | Request | Cancel
-    from the worker  Ready or LoadFailed (once, first) | Accepted | Delta | Finished | Failed
+    from the worker  Ready or LoadFailed (once, first) | Accepted | Progress | Delta | Result | Finished | Failed
 
 A stream of one request begins with one Accepted or Failed and ends with exactly one Finished or Failed.
 """
@@ -25,6 +25,8 @@ class Trouble(StrEnum):
 
     CONTEXT_LENGTH = "context_length"  # the prompt does not fit into the context of one request
     BAD_PROMPT = "bad_prompt"  # the chat template refuses these messages
+    BAD_TOKENS = "bad_tokens"  # the model has no such tokens
+    BAD_SHAPE = "bad_shape"  # no grammar can be made of the shape that the answer is to have
     QUEUE_FULL = "queue_full"  # as many wait as may wait
     LOADING = "loading"  # the model is being loaded or loaded again
     NO_MODEL = "no_model"  # the model could not be loaded
@@ -67,14 +69,36 @@ class Sampling:
     frequency_penalty: float = 0.0
     repeat_penalty: float = 1.0
     seed: int = 0  # 32 bits
+    logit_bias: list[list[float]] = field(default_factory=list)  # [token, what is added to its score]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an answer must look like: `opening`, then what the schema or the grammar says, then `closing`."""
+
+    schema: dict[str, Any] | None = None  # JSON schema, of the kind that api.schema lets pass
+    grammar: str = ""  # GBNF with a rule `root`; instead of a schema
+    opening: str = ""
+    closing: str = ""
+    lazy: bool = False  # anything may be said, but after each `opening` it is so
+    many: bool = False  # one or more of these
+
+
+class Want(StrEnum):
+    """What is asked for."""
+
+    ANSWER = "answer"
+    VECTOR = "vector"  # the mean of what the model computes for the prompt's tokens
+    TOKENS = "tokens"  # of the prompt
+    TEXT = "text"  # of the prompt's tokens
 
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to be generated."""
+    """One answer to be generated, or something else to be told about a text."""
 
     id: str
-    messages: list[dict[str, str]]  # [{"role": ..., "content": ...}]
+    messages: list[dict[str, Any]]  # [{"role": ..., "content": ..., maybe "tool_calls", "tool_call_id", "name"}]
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None  # None: until the model ends or the context is full
     stop: list[str] = field(default_factory=list)
@@ -82,6 +106,12 @@ class Request:
     loop_stop: bool = True  # end when the answer repeats itself for ever
     background: bool = False  # only reads the prompt, when nothing else is to do, for the request that will follow
     done: list[int] = field(default_factory=list)  # tokens of the answer that another worker has given already
+    prompt: str | list[int] | None = None  # instead of messages: a text or its tokens, as they are
+    tools: list[dict[str, Any]] = field(default_factory=list)  # [{"name", "description", "parameters"}]
+    think: int | None = None  # tokens of thoughts before they are ended from outside; 0: none; None: as many as it takes
+    logprobs: int | None = None  # so many alternatives to each token are told with their chances; None: no chances
+    shape: Shape | None = None
+    want: Want = Want.ANSWER
 
 
 @dataclass(frozen=True)
@@ -150,6 +180,18 @@ class Accepted:
 
     id: str
     n_prompt: int
+    thinking: str = ""  # how the answer begins; see engine.thinking.Thinking
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is before the first token: who waits wants to know."""
+
+    id: str
+    n_read: int  # tokens of the prompt, those known before included
+    n_cached: int  # that were known before
+    n_before: int  # requests that wait for a slot before this one
+    seconds: float  # since it got a slot
 
 
 @dataclass(frozen=True)
@@ -160,6 +202,16 @@ class Delta:
     text: str
     tokens: list[int] = field(default_factory=list)  # those that came since the last one: what another worker would need
     held: list[str] = field(default_factory=list)  # what an answer that ended after each of them would end with; []: nothing
+    # Of each token, where they are wanted: [its bytes as Latin-1, log of its chance, [[bytes, log], ...] of the likeliest]
+    logprobs: list[list[Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was asked for beside an answer: a vector of floats, tokens as [number, bytes as Latin-1], or [a text]."""
+
+    id: str
+    values: list[Any]
 
 
 @dataclass(frozen=True)
@@ -175,6 +227,7 @@ class Finished:
     queue_s: float  # waited for a slot
     prompt_s: float  # from the slot to the first token
     answer_s: float  # from the first token to the last
+    n_thought: int = 0  # of the answer's tokens, the first so many are thoughts
 
 
 @dataclass(frozen=True)
@@ -187,10 +240,13 @@ class Failed:
 
 
 Command = Config | Request | Cancel | End  # the last one only within the worker
-Event = Accepted | Delta | Finished | Failed
+Event = Accepted | Progress | Delta | Result | Finished | Failed
 Word = Command | Ready | LoadFailed | Event
 
-WORDS = {cls.__name__: cls for cls in (Config, Request, Cancel, Ready, LoadFailed, Accepted, Delta, Finished, Failed)}
+WORDS = {
+    cls.__name__: cls
+    for cls in (Config, Request, Cancel, Ready, LoadFailed, Accepted, Progress, Delta, Result, Finished, Failed)
+}
 
 
 def stamp(path: str | Path) -> str:
@@ -215,6 +271,8 @@ def load(line: bytes) -> Any:
     name, fields = json.loads(line)
     if name == "Request":
         fields["sampling"] = Sampling(**fields["sampling"])
+        fields["shape"] = fields["shape"] and Shape(**fields["shape"])
+        fields["want"] = Want(fields["want"])
     elif name == "Config":
         fields["limits"] = Limits(**fields["limits"])
     elif name == "Failed":

@@ -36,6 +36,7 @@ class Sequence:
     n_given: int = field(init=False)  # read before one is generated: the prompt, and what another worker had generated
     n_read: int = 0
     slot: int | None = None  # None: waiting for one
+    apart: bool = False  # its tokens are read outside of the steps that are planned here
     background: bool = False  # has time: its prompt is read when nothing else is to do
     leader: Sequence | None = None  # reads the same beginning at this moment; to be copied, not read twice
     n_awaited: int = 0  # so many tokens of the leader
@@ -104,6 +105,11 @@ class Scheduler(Generic[S]):
         """Those that have a slot."""
         return list(self._running.values())
 
+    @property
+    def waiting(self) -> list[S]:
+        """Those that have none yet, in order."""
+        return list(self._waiting)
+
     def add(self, sequence: S) -> None:
         """Puts it at the end of the queue."""
         self._waiting.append(sequence)
@@ -140,12 +146,12 @@ class Scheduler(Generic[S]):
     @property
     def reading(self) -> bool:
         """Whether somebody waits for the reading of a prompt."""
-        return any(s.reading and not s.background for s in self._running.values())
+        return any(s.reading and not s.background and not s.apart for s in self._running.values())
 
     def answering(self) -> list[S]:
         """The running answers whose next token is to be computed in this step."""
         for s in self._running.values():
-            if not s.reading and s not in self._turns:
+            if not s.reading and s not in self._turns and not s.apart:
                 self._turns.append(s)
         n = len(self._turns)
         if not (self.reading and self._wait == 0):  # beside a long slice a token is cheapest: then it is everybody's turn
@@ -185,7 +191,7 @@ class Scheduler(Generic[S]):
 
     def _parts(self, background: bool) -> list[tuple[S, int]]:
         """The prompts to be read, and how many tokens of each; background ones only if nobody else has one."""
-        reading = [s for s in self._running.values() if s.reading and not s.leader]
+        reading = [s for s in self._running.values() if s.reading and not s.leader and not s.apart]
         if (urgent := [s for s in reading if not s.background]) or not background:
             reading = urgent
         return [(s, self._part(s)) for s in reading]

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 from engine import worker
+from engine.constraint import Grammar
 from engine.native.model import Model
 from engine.native.sampler import Sampler
 from engine.request import Sampling
@@ -27,10 +28,10 @@ class StuckModel(Model):
             self.stuck = sampler
         return sampler
 
-    def sample(self, sampler: Sampler, row: int) -> int:
+    def sample(self, sampler: Sampler, row: int, grammar: Grammar | None = None) -> int:
         if sampler is self.stuck:
             threading.Event().wait()
-        return super().sample(sampler, row)
+        return super().sample(sampler, row, grammar)
 
     def decode(self) -> None:
         file = Path(os.environ["LINNET_TEST_STUCK"])

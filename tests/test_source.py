@@ -127,7 +127,10 @@ def bare(data: bytes) -> Any:
             if usage := event.get("usage"):
                 assert usage.pop("prompt_tokens_details")
             if timings := event.get("timings"):
-                assert [timings.pop(name) for name in ("cache_n", "prompt_n", "prompt_ms", "prompt_per_second")]
+                assert [
+                    timings.pop(name)
+                    for name in ("cache_n", "prompt_n", "prompt_ms", "prompt_per_token_ms", "prompt_per_second")
+                ]
             line = json.dumps(event)
         found.append(line)
     return found

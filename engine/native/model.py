@@ -12,13 +12,26 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
-from llama_cpp import Llama
+from llama_cpp import Llama, llama_chat_format
 
+from engine.constraint import Grammar
 from engine.native.batch import Batch
 from engine.native.sampler import Sampler
 from engine.native.vocabulary import Vocabulary
 from engine.request import DEFAULT_CTX, Config, Sampling
 
+
+class _NoFormatter:
+    """In the place of what `Llama` compiles a file's chat templates with: it knows no limits, and is not used here."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def to_chat_handler(self) -> None:
+        """None: there is none."""
+
+
+llama_chat_format.Jinja2ChatFormatter = _NoFormatter
 LOG_LEVEL_ERROR = 4  # ggml_log_level
 KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
 
@@ -53,7 +66,7 @@ class Model:
             self._model: Any = self._llama.model
             self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._model)
             self.n_ctx: int = config.n_ctx or min(self.n_ctx_train, DEFAULT_CTX)
-            self._n_outputs = n_outputs
+            self.n_outputs = n_outputs
             self._context: Any = self._new_context(config, n_batch, n_outputs)
         except Exception as error:  # Llama() raises whatever its parts raise: ValueError, Jinja's, Unicode's
             raise ModelError(f"{path} cannot be loaded: {errors.first or error}.") from error
@@ -87,7 +100,7 @@ class Model:
     def seconds(self, n: int) -> float:
         """How long a step of n tokens takes; their logits are all wanted, as far as there is room for so many."""
         self.batch.clear()
-        self.batch.add(self._passing, [0] * n, 0, n if n <= self._n_outputs else 1)
+        self.batch.add(self._passing, [0] * n, 0, n if n <= self.n_outputs else 1)
         started = time.monotonic()
         self.decode()
         seconds = time.monotonic() - started
@@ -131,11 +144,41 @@ class Model:
         """A fresh chain for one sequence."""
         return Sampler(sampling, self.vocabulary.n_tokens)
 
-    def sample(self, sampler: Sampler, row: int) -> int:
-        """The next token after the batch's row `row`; the chain takes note of it."""
+    def sample(self, sampler: Sampler, row: int, grammar: Grammar | None = None) -> int:
+        """The next token after the batch's row `row`, of those that a grammar allows; the chain takes note of it.
+
+        -1: the grammar allows none.
+        """
+        if grammar:
+            logits = self.logits(row)
+            token = int(logits.argmax()) if sampler.takes_most_likely else -1
+            return token if token >= 0 and grammar.allows(token) else sampler.choose(grammar.mask(logits))
         if sampler.takes_most_likely:
             return int(self.logits(row).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, row)
+
+    def chances(self, row: int, token: int, n: int) -> list[Any]:
+        """How likely the token was after the batch's row, and the n likeliest: as in engine.request.Delta."""
+        logits = self.logits(row).astype(np.float64)
+        logs = logits - logits.max()
+        logs -= np.log(np.exp(logs).sum())
+        best: Any = np.argpartition(-logs, n)[:n] if n else []
+        told = [[self._spelled(i), float(logs[i])] for i in sorted(best, key=lambda i: -logs[i])]
+        return [self._spelled(token), float(logs[token]), told]
+
+    def _spelled(self, token: int) -> str:
+        return self.vocabulary.piece(int(token)).decode("latin-1")
+
+    def vectors(self) -> np.ndarray:
+        """Computes what stands in `batch`; (n, n_embd) what the model makes of its tokens. Raises DecodeError."""
+        llama_cpp.llama_set_embeddings(self._context, True)
+        try:
+            self.decode()
+            rows = [llama_cpp.llama_get_embeddings_ith(self._context, row) for row in range(self.batch.n)]
+            n = llama_cpp.llama_model_n_embd(self._model)
+            return np.array([np.ctypeslib.as_array(row, (n,)) for row in rows], np.float64)
+        finally:
+            llama_cpp.llama_set_embeddings(self._context, False)
 
     def logits(self, row: int) -> np.ndarray:
         """(n_vocab,) scores of the token after the batch's row `row`; a view that the next step overwrites."""

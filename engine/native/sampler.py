@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable
 from typing import Any
 
 import llama_cpp
+import numpy as np
 
 from engine.request import Sampling
 
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 PENALTY_WINDOW = 64  # tokens looked back at by the repeat, presence and frequency penalties
 
 
@@ -17,13 +20,18 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, n_vocab: int) -> None:
         # Then the chain need not be asked: it copies all logits, 12 bytes each, to find the largest.
-        self.takes_most_likely = sampling.temperature <= 0 and not _penalizes(sampling)
+        self.takes_most_likely = sampling.temperature <= 0 and not _penalizes(sampling) and not sampling.logit_bias
         self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for link in self._links(sampling, n_vocab):
             llama_cpp.llama_sampler_chain_add(self.chain, link)
 
     @staticmethod
     def _links(s: Sampling, n_vocab: int) -> Iterable[Any]:
+        if s.logit_bias:
+            biases = (llama_cpp.llama_logit_bias * len(s.logit_bias))()
+            for bias, (token, value) in zip(biases, s.logit_bias, strict=True):
+                bias.token, bias.bias = int(token), value
+            yield llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)
         if _penalizes(s):
             yield llama_cpp.llama_sampler_init_penalties(
                 n_vocab, PENALTY_WINDOW, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
@@ -36,6 +44,23 @@ class Sampler:
         yield llama_cpp.llama_sampler_init_min_p(s.min_p, 1)
         yield llama_cpp.llama_sampler_init_temp(s.temperature)
         yield llama_cpp.llama_sampler_init_dist(s.seed)
+
+    def choose(self, logits: np.ndarray) -> int:
+        """The next token by these scores alone, (n_vocab,); it takes note of it. -1 when none may come."""
+        if self.takes_most_likely:
+            token = int(logits.argmax())
+            return token if np.isfinite(logits[token]) else -1
+        possible = np.flatnonzero(np.isfinite(logits))
+        if not len(possible):
+            return -1
+        candidates = np.zeros(len(possible), CANDIDATE)
+        candidates["id"], candidates["logit"] = possible, logits[possible]
+        data = candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
+        array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
+        llama_cpp.llama_sampler_apply(self.chain, ctypes.byref(array))
+        token = int(array.data[array.selected].id)
+        llama_cpp.llama_sampler_accept(self.chain, token)
+        return token
 
     def accept(self, tokens: Iterable[int]) -> None:
         """Takes note of tokens chosen before, by another chain."""

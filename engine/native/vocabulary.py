@@ -20,7 +20,7 @@ class Vocabulary:
     """llama.cpp's own, of one loaded model; satisfies `engine.prompt.Vocabulary`."""
 
     def __init__(self, vocab: Any, metadata: dict[str, str]) -> None:
-        self._vocab = vocab
+        self.pointer = self._vocab = vocab
         self.metadata = metadata  # the GGUF's key-value pairs; arrays (the tokens themselves) are not among them
         self.n_tokens: int = llama_cpp.llama_vocab_n_tokens(vocab)
         self._pieces: dict[int, bytes] = {}  # of the tokens seen so far

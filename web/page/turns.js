@@ -1,8 +1,5 @@
 // The turns on the page. Model text reaches the document as text nodes only.
 
-const OPEN = "<think>";
-const CLOSE = "</think>";
-
 // Why an answer is not whole, or shorter than the model wanted.
 const CUT = {
   max_tokens: "cut: the length allowed was used up",
@@ -27,7 +24,8 @@ export class Answer {
     this.text = element("div", "text");
     this.facts = element("div", "facts");
     this.node.append(this.text, this.facts);
-    this.raw = "";
+    this.reasoning = "";
+    this.content = "";
     this.chunks = 0;
     this.asked = performance.now();
     append(this.node);
@@ -35,7 +33,7 @@ export class Answer {
 
   // What was answered, without the reasoning: that is how it goes back to the model.
   get said() {
-    return split(this.raw).said;
+    return this.content.trim();
   }
 
   add(chunk) {
@@ -43,11 +41,13 @@ export class Answer {
     this.known ||= chunk.known;
     if (chunk.timings) this.timings = chunk.timings;
     if (choice?.finish_reason) this.reason = choice.stop_reason;
-    if (!choice?.delta.content) return;
+    const { content = "", reasoning_content: reasoning = "" } = choice?.delta ?? {};
+    if (!content && !reasoning) return;
     this.last = performance.now();
     this.first ??= this.last;
     this.chunks += 1;
-    this.raw += choice.delta.content;
+    this.content += content;
+    this.reasoning += reasoning;
     this.node.className = "turn assistant writing";
     // At most once a frame: a fast model says more words a second than a page can be laid out anew.
     this.frame ??= requestAnimationFrame(() => this.#show());
@@ -86,10 +86,9 @@ export class Answer {
   #show() {
     cancelAnimationFrame(this.frame);
     this.frame = undefined;
-    const { thoughts, said } = split(this.raw);
     keepingScroll(() => {
-      if (thoughts) this.#think(thoughts);
-      this.text.textContent = said;
+      if (this.reasoning) this.#think(this.reasoning);
+      this.text.textContent = this.said;
     });
   }
 
@@ -102,15 +101,6 @@ export class Answer {
     }
     this.thoughts.lastChild.textContent = text;
   }
-}
-
-// Reasoning stands at the beginning, between its tags; a <think> further on is just text.
-function split(raw) {
-  if (!raw.trimStart().startsWith(OPEN)) return { thoughts: "", said: raw.trim() };
-  const inside = raw.trimStart().slice(OPEN.length);
-  const end = inside.indexOf(CLOSE);
-  if (end < 0) return { thoughts: inside.trim(), said: "" };
-  return { thoughts: inside.slice(0, end).trim(), said: inside.slice(end + CLOSE.length).trim() };
 }
 
 function append(node) {

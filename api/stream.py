@@ -1,0 +1,129 @@
+"""An answer as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, Self
+
+from api.answer import Answer, ClientGone
+from api.choice import Choice, Piece
+from api.chunks import DONE, Heading, comment, pattern, sse
+from api.errors import ApiError
+from engine.request import Finished, Progress
+
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Writer(Protocol):
+    """How one of OpenAI's endpoints writes the events of a stream."""
+
+    done: bytes
+
+    def begin(self) -> Iterable[bytes]: ...  # noqa: D102  # what comes before the first text
+    def piece(self, index: int, piece: Piece) -> bytes: ...  # noqa: D102
+    def end(self, index: int) -> bytes: ...  # noqa: D102  # of one choice
+    def finish(self) -> Iterable[bytes]: ...  # noqa: D102  # when all have ended
+    def progress(self, progress: Progress) -> bytes: ...  # noqa: D102
+    def error(self, error: ApiError) -> bytes: ...  # noqa: D102
+
+
+class EventStream:
+    """The body of a streamed answer. An object with `close`, for a generator that never began closes without a word."""
+
+    def __init__(self, answer: Answer, writer: Writer, at_once: bool = False) -> None:
+        """`at_once`: the whole answer is there; in one piece it is faster for both sides."""
+        self._answer = answer
+        self._writer = writer
+        self._events = iter([b"".join(self._generate())]) if at_once else self._generate()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._events)
+
+    def close(self) -> None:
+        """The server calls it at the end and when the client has gone."""
+        self._answer.close()
+
+    def _generate(self) -> Iterator[bytes]:
+        writer = self._writer
+        try:
+            yield from writer.begin()
+            for index, what in self._answer:
+                match what:
+                    case Piece():
+                        yield writer.piece(index, what)
+                    case Finished():
+                        yield writer.end(index)
+                    case Progress():
+                        yield writer.progress(what)
+                    case None:
+                        yield comment("still here")
+            yield from writer.finish()
+        except ApiError as error:
+            yield writer.error(error)
+        except ClientGone:
+            return
+        yield writer.done
+
+
+def told(progress: Progress, n_prompt: int) -> bytes:
+    """A comment for who looks at the stream itself: clients skip it, and know that the connection lives."""
+    if progress.n_before or not progress.seconds:
+        return comment(f"waiting, {progress.n_before} before")
+    return comment(f"reading the prompt, {progress.n_read} of {n_prompt} tokens")
+
+
+class ChatWriter:
+    """Chunks of a chat completion."""
+
+    done = DONE
+
+    def __init__(self, answer: Answer, heading: Heading, include_usage: bool, return_progress: bool) -> None:
+        self._answer, self._heading = answer, heading
+        self._include_usage, self._return_progress = include_usage, return_progress
+        self._texts: dict[int, Callable[[str], bytes]] = {}  # by choice
+
+    def begin(self) -> Iterator[bytes]:
+        """The role, once for each choice."""
+        for i in range(len(self._choices)):
+            yield self._sse(self._heading.chunk(i, Piece({"role": "assistant", "content": "", "refusal": None})))
+
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """A delta; the usual one, text alone, costs the least."""
+        if piece.logprobs is None and len(piece.delta) == 1 and "content" in piece.delta:
+            if index not in self._texts:
+                self._texts[index] = pattern(self._with_usage(self._heading.text_chunk(index)))
+            return self._texts[index](piece.delta["content"])
+        return self._sse(self._heading.chunk(index, piece))
+
+    def end(self, index: int) -> bytes:
+        """Why a choice ended."""
+        return self._sse(self._heading.last_chunk(index, self._choices[index]))
+
+    def finish(self) -> Iterator[bytes]:
+        """The usage, where it is wanted."""
+        if self._include_usage:
+            yield sse(self._heading.usage_chunk(self._choices))
+
+    def progress(self, progress: Progress) -> bytes:
+        """How far it is: an event for those who know it, a comment for the others."""
+        n_prompt = self._answer.n_prompt
+        if self._return_progress:
+            return self._sse(self._heading.progress_chunk(progress, n_prompt))
+        return told(progress, n_prompt)
+
+    def error(self, error: ApiError) -> bytes:
+        """In the middle of a stream it is an event like others."""
+        return sse(error.body())
+
+    @property
+    def _choices(self) -> list[Choice]:
+        return list(self._answer.choices)
+
+    def _sse(self, chunk: dict[str, Any]) -> bytes:
+        return sse(self._with_usage(chunk))
+
+    def _with_usage(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        return chunk | {"usage": None} if self._include_usage else chunk

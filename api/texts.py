@@ -1,0 +1,102 @@
+"""What can be asked about a text beside an answer: /v1/embeddings, /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Sequence
+from contextlib import closing
+from typing import cast
+
+import numpy as np
+from flask import Blueprint, Response, jsonify, request
+
+from api.answer import Answer
+from api.body import DetokenizeBody, EmbeddingsBody, TokenizeBody, read
+from api.choice import Choice
+from api.errors import ApiError
+from api.openai import check_model
+from api.source import Found
+from engine.client import Engine
+from engine.request import Request, Want
+
+Text = str | list[int]
+
+
+def blueprint(engine: Engine, model_name: str) -> Blueprint:
+    """The routes."""
+    routes = Blueprint("texts", __name__)
+
+    @routes.post("/embeddings")
+    def embeddings() -> Response:
+        body = read(EmbeddingsBody, request.get_data(cache=False))
+        check_model(body.model, model_name)
+        texts = listed(body.input)
+        if not all(texts):
+            raise ApiError(400, "input has an empty text in it.", code="invalid_value", param="input")
+        answers = [ask(engine, text, Want.VECTOR) for text in texts]
+        n_tokens = sum(answer.n_prompt for answer in answers)
+        data = [
+            {"object": "embedding", "index": i, "embedding": vector(answer.result, body)} for i, answer in enumerate(answers)
+        ]
+        usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+        return jsonify({"object": "list", "data": data, "model": model_name, "usage": usage})
+
+    @routes.post("/tokenize")
+    def tokenize() -> Response:
+        body = read(TokenizeBody, request.get_data(cache=False))
+        answer = ask(engine, body.content, Want.TOKENS)
+        if not body.with_pieces:
+            return jsonify({"tokens": [token for token, _ in answer.result]})
+        return jsonify({"tokens": [{"id": token, "piece": piece(spelled)} for token, spelled in answer.result]})
+
+    @routes.post("/detokenize")
+    def detokenize() -> Response:
+        body = read(DetokenizeBody, request.get_data(cache=False))
+        return jsonify({"content": spelled(engine, [body.tokens])[0]})
+
+    return routes
+
+
+def ask(engine: Engine, text: Text, want: Want) -> Answer:
+    """What the engine says about a text, whole. Raises ApiError, ClientGone."""
+    stream = engine.submit(Request(uuid.uuid4().hex, [], prompt=text, want=want))
+    answer = Answer([Found(stream, want)], [Choice()], request.environ, quiet=True)
+    answer.accept()
+    with closing(answer):
+        answer.read()
+    return answer
+
+
+def listed(given: str | list[str] | list[int] | list[list[int]]) -> list[Text]:
+    """One text, or a list of them, each as a string or as its tokens."""
+    one = isinstance(given, str) or isinstance(given[0], int)
+    return cast(list[Text], [given] if one else given)
+
+
+def spelled(engine: Engine, texts: Sequence[Text]) -> list[str]:
+    """Each text as a string."""
+    return [text if isinstance(text, str) else str(ask(engine, text, Want.TEXT).result[0]) for text in texts]
+
+
+def piece(spelled: str) -> str | list[int]:
+    """A token's text; its bytes, where they are no text by themselves."""
+    data = spelled.encode("latin-1")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
+
+
+def vector(values: list[float], body: EmbeddingsBody) -> str | list[float]:
+    """Of length 1, with its first so many dimensions if not all are wanted; as base64 of 32-bit floats, or as numbers."""
+    found = np.array(values)
+    if body.dimensions:
+        if body.dimensions > len(found):
+            message = f"This model's vectors have {len(found)} dimensions."
+            raise ApiError(400, message, code="invalid_value", param="dimensions")
+        found = found[: body.dimensions]
+        found /= np.linalg.norm(found) or 1.0
+    if body.encoding_format == "base64":
+        return base64.b64encode(found.astype("<f4").tobytes()).decode()
+    return [float(value) for value in found]
