@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from api import chunks
 from api.choice import Choice, Piece
 from api.errors import ApiError, from_failed
 from api.source import Found, how
-from engine.request import Accepted, Delta, Event, Failed, Finished, Progress, Result
+from engine.request import Accepted, Delta, Event, Failed, Finished, Progress, Result, Trouble
 
 log = logging.getLogger("linnet")
 LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
 POLL_S = 0.2  # how often it is looked whether the client is still there
 SILENCE_S = 10.0  # after so long something is said, lest somebody in between takes the connection for dead
+
+
+Params = Mapping[Trouble, str]
 
 
 class ClientGone(Exception):
@@ -37,15 +40,20 @@ class Answer:
     """Iterates over the news of all choices. Raises ApiError when the engine fails, ClientGone when the client has left."""
 
     def __init__(
-        self, founds: Sequence[Found], choices: Sequence[Choice], environ: dict[str, Any], quiet: bool = False
+        self,
+        founds: Sequence[Found],
+        choices: Sequence[Choice],
+        environ: dict[str, Any],
+        params: Params,
+        quiet: bool = False,
     ) -> None:
-        """`quiet`: the request's line in the log is not this one's to write."""
+        """`params`: which field a trouble is about; `quiet`: the request's line in the log is not this one's to write."""
         self.choices = choices
         self.n_prompt = 0
         self.result: list[Any] = []  # what was asked for beside an answer
         self._events = [found.events for found in founds]
         self._how = how(founds)
-        self._quiet = quiet
+        self._params, self._quiet = params, quiet
         if not quiet:
             environ[LOGS_ITSELF] = True
         self._gone = environ.get("waitress.client_disconnected", lambda: False)
@@ -143,7 +151,7 @@ class Answer:
                 return event
 
     def _fail(self, event: Failed) -> None:
-        error = from_failed(event)
+        error = from_failed(event, self._params.get(event.trouble))
         self._outcome = f"{error.status} {event.trouble}"
         raise error
 

@@ -219,7 +219,7 @@ class TokenizeBody(BaseModel):
     model_config = LOOSE
     content: str
     with_pieces: bool | None = None
-    add_special: Literal[False] | None = None
+    add_special: bool | None = None  # with the token that begins a text
     parse_special: Literal[True] | None = None
 
 

@@ -17,10 +17,13 @@ from api.openai import check_options, fingerprint, get, streamed, whole
 from api.order import completion_request, orders, wrong
 from api.source import Source, how
 from api.stream import EventStream, told
-from engine.request import Progress
+from engine.request import Progress, Trouble
 from settings import Settings
 
 KIND = "text_completion"
+PARAMS = dict.fromkeys((Trouble.CONTEXT_LENGTH, Trouble.BAD_PROMPT, Trouble.BAD_TOKENS), "prompt") | {
+    Trouble.BAD_SHAPE: "grammar"
+}
 
 
 def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
@@ -38,10 +41,10 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         wanted = [completion_request(body, prompt, settings) for prompt in prompts]
         founds = get(source, [order for one in wanted for order in orders(body, one, settings, made_by, n_made)])
         choices = [Choice(logprobs=wanted[0].logprobs is not None) for _ in founds]
-        answer = Answer(founds, choices, request.environ)
+        answer = Answer(founds, choices, request.environ, PARAMS)
         heading = chunks.Heading(model_name, founds[0].fingerprint or made_by, f"cmpl-{wanted[0].id}")
         answer.accept()
-        echo = texts.spelled(source.engine, prompts) if body.echo else [""] * len(prompts)
+        echo = texts.spelled(source.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
         if body.stream:
             include_usage = bool(body.stream_options and body.stream_options.include_usage)
             writer = Writer(answer, heading, [text for text in echo for _ in range(n)], include_usage)

@@ -19,17 +19,16 @@ RETRY_AFTER_S = 1
 
 
 class Kind(NamedTuple):
-    """How one sort of error is told: HTTP status, OpenAI's type and code, the field it is about."""
+    """How one sort of error is told: HTTP status, OpenAI's type and code."""
 
     status: int
     type: str
     code: str | None = None
-    param: str | None = None
 
 
 TROUBLES = {
-    Trouble.CONTEXT_LENGTH: Kind(400, "invalid_request_error", "context_length_exceeded", "messages"),
-    Trouble.BAD_PROMPT: Kind(400, "invalid_request_error", None, "messages"),
+    Trouble.CONTEXT_LENGTH: Kind(400, "invalid_request_error", "context_length_exceeded"),
+    Trouble.BAD_PROMPT: Kind(400, "invalid_request_error"),
     Trouble.BAD_TOKENS: Kind(400, "invalid_request_error", "invalid_value"),
     Trouble.BAD_SHAPE: Kind(400, "invalid_request_error", "invalid_value"),
     Trouble.QUEUE_FULL: Kind(429, "rate_limit_error", "rate_limit_exceeded"),
@@ -71,9 +70,9 @@ class ApiError(Exception):
         return response
 
 
-def from_failed(event: Failed) -> ApiError:
-    """What the engine said, as an API error."""
-    status, type, code, param = TROUBLES[event.trouble]
+def from_failed(event: Failed, param: str | None = None) -> ApiError:
+    """What the engine said, as an API error about a field."""
+    status, type, code = TROUBLES[event.trouble]
     return ApiError(status, event.message, type, code, param)
 
 

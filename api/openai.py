@@ -21,12 +21,14 @@ from api.answer import Answer
 from api.body import ChatBody, PrefillBody, read
 from api.choice import Choice
 from api.errors import ApiError
-from api.order import chat_request, orders, plain
+from api.order import chat_request, orders, plain, shaped_by
 from api.source import Found, Order, Source, how
 from api.stream import HEADERS, ChatWriter, EventStream
 from engine.client import Engine
-from engine.request import Ready, Reason, Request
+from engine.request import Ready, Reason, Request, Trouble
 from settings import Settings
+
+PARAMS = {Trouble.CONTEXT_LENGTH: "messages", Trouble.BAD_PROMPT: "messages", Trouble.BAD_TOKENS: "logit_bias"}
 
 
 def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
@@ -54,7 +56,7 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         ordered = orders(body, wanted, settings, fingerprint(source.engine), body.n or 1)
         founds = get(source, ordered)
         choices = [Choice(bool(wanted.tools), wanted.logprobs is not None) for _ in founds]
-        answer = Answer(founds, choices, request.environ)
+        answer = Answer(founds, choices, request.environ, PARAMS | {Trouble.BAD_SHAPE: shaped_by(body)})
         heading = chunks.Heading(model_name, founds[0].fingerprint or ordered[0].fingerprint, f"chatcmpl-{wanted.id}")
         answer.accept()
         if body.stream:
@@ -77,7 +79,7 @@ def prefill(source: Source, model_name: str) -> Blueprint:
         body = read(PrefillBody, request.get_data(cache=False))
         check_model(body.model, model_name)
         wanted = Request(uuid.uuid4().hex, plain(body.messages), background=True)
-        answer = Answer([Found(source.engine.submit(wanted), "ahead")], [Choice()], request.environ)
+        answer = Answer([Found(source.engine.submit(wanted), "ahead")], [Choice()], request.environ, PARAMS)
         answer.accept()
         with closing(answer):
             answer.read()

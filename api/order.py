@@ -47,14 +47,17 @@ def chat_request(body: ChatBody, settings: Settings) -> Request:
     if body.top_logprobs and not body.logprobs:
         raise wrong("top_logprobs", "top_logprobs needs logprobs to be true.")
     tools = offered(body)
+    wanted = engine_request(body, settings)
+    shaped = shape(body, tools)
     return replace(
-        engine_request(body, settings),
+        wanted,
+        early_stop=wanted.early_stop and not shaped,  # what has a shape is whole only at its end
         messages=plain(body.messages),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         tools=[_told(tool) for tool in tools],
         think=thoughts(body, settings),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        shape=shape(body, tools),
+        shape=shaped,
     )
 
 
@@ -165,6 +168,11 @@ def shape(body: ChatBody, tools: list[Tool]) -> Shape | None:
     if format.json_schema is None:
         raise wrong("response_format.json_schema", "response_format of type json_schema needs json_schema.")
     return Shape(_honoured(format.json_schema.schema_, "response_format.json_schema.schema"))
+
+
+def shaped_by(body: ChatBody) -> str:
+    """The field that says what the answer must look like."""
+    return "grammar" if body.grammar else "tools" if body.tools else "response_format"
 
 
 def _call(tool: Tool, i: int) -> dict[str, Any]:

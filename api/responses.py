@@ -23,8 +23,10 @@ from api.openai import check_model, fingerprint, get, streamed, whole
 from api.order import chat_request, orders
 from api.source import Source, how
 from api.stream import EventStream, told
-from engine.request import Progress
+from engine.request import Progress, Trouble
 from settings import Settings
+
+PARAMS = {Trouble.CONTEXT_LENGTH: "input", Trouble.BAD_PROMPT: "input", Trouble.BAD_SHAPE: "text"}
 
 
 def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
@@ -38,7 +40,7 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         chat = chat_of(body)
         wanted = chat_request(chat, settings)
         founds = get(source, orders(chat, wanted, settings, fingerprint(source.engine), 1))
-        answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ)
+        answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ, PARAMS)
         writer = Writer(answer, heading(body, model_name))
         answer.accept()
         if body.stream:

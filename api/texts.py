@@ -18,7 +18,7 @@ from api.errors import ApiError
 from api.openai import check_model
 from api.source import Found
 from engine.client import Engine
-from engine.request import Request, Want
+from engine.request import Request, Trouble, Want
 
 Text = str | list[int]
 
@@ -34,7 +34,7 @@ def blueprint(engine: Engine, model_name: str) -> Blueprint:
         texts = listed(body.input)
         if not all(texts):
             raise ApiError(400, "input has an empty text in it.", code="invalid_value", param="input")
-        answers = [ask(engine, text, Want.VECTOR) for text in texts]
+        answers = [ask(engine, text, Want.VECTOR, "input") for text in texts]
         n_tokens = sum(answer.n_prompt for answer in answers)
         data = [
             {"object": "embedding", "index": i, "embedding": vector(answer.result, body)} for i, answer in enumerate(answers)
@@ -45,7 +45,7 @@ def blueprint(engine: Engine, model_name: str) -> Blueprint:
     @routes.post("/tokenize")
     def tokenize() -> Response:
         body = read(TokenizeBody, request.get_data(cache=False))
-        answer = ask(engine, body.content, Want.TOKENS)
+        answer = ask(engine, body.content, Want.PROMPT if body.add_special else Want.TOKENS, "content")
         if not body.with_pieces:
             return jsonify({"tokens": [token for token, _ in answer.result]})
         return jsonify({"tokens": [{"id": token, "piece": piece(spelled)} for token, spelled in answer.result]})
@@ -53,15 +53,15 @@ def blueprint(engine: Engine, model_name: str) -> Blueprint:
     @routes.post("/detokenize")
     def detokenize() -> Response:
         body = read(DetokenizeBody, request.get_data(cache=False))
-        return jsonify({"content": spelled(engine, [body.tokens])[0]})
+        return jsonify({"content": spelled(engine, [body.tokens], "tokens")[0]})
 
     return routes
 
 
-def ask(engine: Engine, text: Text, want: Want) -> Answer:
-    """What the engine says about a text, whole. Raises ApiError, ClientGone."""
+def ask(engine: Engine, text: Text, want: Want, param: str) -> Answer:
+    """What the engine says about a text, which came in this field, whole. Raises ApiError, ClientGone."""
     stream = engine.submit(Request(uuid.uuid4().hex, [], prompt=text, want=want))
-    answer = Answer([Found(stream, want)], [Choice()], request.environ, quiet=True)
+    answer = Answer([Found(stream, want)], [Choice()], request.environ, dict.fromkeys(Trouble, param), quiet=True)
     answer.accept()
     with closing(answer):
         answer.read()
@@ -74,9 +74,9 @@ def listed(given: str | list[str] | list[int] | list[list[int]]) -> list[Text]:
     return cast(list[Text], [given] if one else given)
 
 
-def spelled(engine: Engine, texts: Sequence[Text]) -> list[str]:
+def spelled(engine: Engine, texts: Sequence[Text], param: str) -> list[str]:
     """Each text as a string."""
-    return [text if isinstance(text, str) else str(ask(engine, text, Want.TEXT).result[0]) for text in texts]
+    return [text if isinstance(text, str) else str(ask(engine, text, Want.TEXT, param).result[0]) for text in texts]
 
 
 def piece(spelled: str) -> str | list[int]:

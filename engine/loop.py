@@ -24,7 +24,7 @@ from engine.native.model import DecodeError, Model
 from engine.prefix import Prefixes
 from engine.recall import Recall
 from engine.reception import Reception, RefusalError
-from engine.request import Reason, Trouble, Want
+from engine.request import Reason, Trouble
 from engine.scheduler import DRAFT_MAX, Scheduler, Slice
 
 log = logging.getLogger("engine")
@@ -180,7 +180,7 @@ class Loop:
         """Whatever can be refused is refused here, before the request waits for anything."""
         try:
             with self._beat.inside_for(request.id):
-                if request.want in (Want.TOKENS, Want.TEXT):
+                if not request.want.computes:
                     self._unsent += self._reception.tell(request)
                     return
                 answer = self._reception.receive(request)

@@ -99,7 +99,7 @@ class Prompter:
                 ):  # of a text; in a prompt that somebody has written out, spellings are control
                     text = self._defused(text, self._any_marker)
             tokens = self._tokenize(text, n_max, self._vocabulary.adds_bos and request.want is not Want.TOKENS)
-        if not tokens and request.want not in (Want.TOKENS, Want.TEXT):
+        if not tokens and request.want.computes:
             raise PromptError("The prompt is empty.")
         if len(tokens) > n_max:
             raise TooLongError(f"{len(tokens)} tokens")

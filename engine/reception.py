@@ -43,7 +43,11 @@ class Reception:
         constraint = self._constraint(request.shape, prompt) if request.shape else None
         sampler = self._model.sampler(request.sampling)
         answer = Answer.new(request, prompt, sampler, constraint=constraint, closing=self._closing)
-        answer.remember([self._vocabulary.piece(token) for token in request.done])
+        try:
+            answer.remember([self._vocabulary.piece(token) for token in request.done])
+        except GrammarError as error:
+            answer.close()
+            raise RefusalError(Trouble.BAD_SHAPE, str(error)) from error
         return answer
 
     def tell(self, request: Request) -> list[Word]:

@@ -90,7 +90,13 @@ class Want(StrEnum):
     ANSWER = "answer"
     VECTOR = "vector"  # the mean of what the model computes for the prompt's tokens
     TOKENS = "tokens"  # of the prompt
+    PROMPT = "prompt"  # its tokens as the model would read it, with the one that begins a text
     TEXT = "text"  # of the prompt's tokens
+
+    @property
+    def computes(self) -> bool:
+        """Whether the model itself is needed for it."""
+        return self in (Want.ANSWER, Want.VECTOR)
 
 
 @dataclass(frozen=True)

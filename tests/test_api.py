@@ -188,12 +188,20 @@ def test_max_completion_tokens_wins_over_its_older_name(http, engine):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_every_trouble_of_the_engine_has_a_status_before_the_first_byte(trouble, streaming):
     engine = ScriptedEngine(Failed("", trouble, "Because."))
-    response = client_of(engine).post(CHAT, json=BODY | {"stream": streaming})
+    response = client_of(engine).post(CHAT, json=BODY | {"stream": streaming, "response_format": {"type": "json_object"}})
     kind = errors.TROUBLES[trouble]
     assert response.status_code == kind.status >= 400
-    assert error_of(response) == {"message": "Because.", "type": kind.type, "param": kind.param, "code": kind.code}
+    assert error_of(response) == {"message": "Because.", "type": kind.type, "param": PARAMS.get(trouble), "code": kind.code}
     assert ("Retry-After" in response.headers) == (kind.status in (429, 503))
     assert engine.closed == 1
+
+
+PARAMS = {
+    Trouble.CONTEXT_LENGTH: "messages",
+    Trouble.BAD_PROMPT: "messages",
+    Trouble.BAD_TOKENS: "logit_bias",
+    Trouble.BAD_SHAPE: "response_format",
+}
 
 
 def test_a_failure_in_the_middle_of_a_stream_is_one_error_event_and_the_end():

@@ -150,9 +150,7 @@ class Model:
         -1: the grammar allows none.
         """
         if grammar:
-            logits = self.logits(row)
-            token = int(logits.argmax()) if sampler.takes_most_likely else -1
-            return token if token >= 0 and grammar.allows(token) else sampler.choose(grammar.mask(logits))
+            return sampler.choose(self.logits(row), grammar)
         if sampler.takes_most_likely:
             return int(self.logits(row).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, row)

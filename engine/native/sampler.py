@@ -9,6 +9,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
+from engine.constraint import Grammar
 from engine.request import Sampling
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
@@ -45,8 +46,19 @@ class Sampler:
         yield llama_cpp.llama_sampler_init_temp(s.temperature)
         yield llama_cpp.llama_sampler_init_dist(s.seed)
 
-    def choose(self, logits: np.ndarray) -> int:
-        """The next token by these scores alone, (n_vocab,); it takes note of it. -1 when none may come."""
+    def choose(self, logits: np.ndarray, grammar: Grammar) -> int:
+        """The next token by these scores, (n_vocab,), of those that a grammar allows; it is taken note of. -1: there is none.
+
+        To ask of one token whether it may come is quick, to ask of all of them is not; and it mostly may.
+        """
+        token = self._pick(logits)
+        if not grammar.allows(token):
+            token = self._pick(grammar.mask(logits))
+        if token >= 0:
+            llama_cpp.llama_sampler_accept(self.chain, token)
+        return token
+
+    def _pick(self, logits: np.ndarray) -> int:
         if self.takes_most_likely:
             token = int(logits.argmax())
             return token if np.isfinite(logits[token]) else -1
@@ -58,9 +70,7 @@ class Sampler:
         data = candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
         array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
         llama_cpp.llama_sampler_apply(self.chain, ctypes.byref(array))
-        token = int(array.data[array.selected].id)
-        llama_cpp.llama_sampler_accept(self.chain, token)
-        return token
+        return int(array.data[array.selected].id)
 
     def accept(self, tokens: Iterable[int]) -> None:
         """Takes note of tokens chosen before, by another chain."""
