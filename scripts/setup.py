@@ -1,7 +1,7 @@
 """Makes .venv with everything Linnet needs; quick when nothing changed. Standard library only: it runs before all else.
 
 python3 scripts/setup.py          what running needs
-python3 scripts/setup.py --dev    also what tests and tools need, Chromium included
+python3 scripts/setup.py --dev    also what tests and tools need: Chromium, and OpenAI's client for Node where npm is there
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ LOG = VENV / "setup.log"
 OLDEST_PYTHON = (3, 11)
 STEP = re.compile(r"^\s*\[\s*(\d+)/(\d+)\]|^\s*\[\s*(\d+)%\]")  # ninja's and make's way of telling progress
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NODE_PROJECT = ROOT / "tests" / "node"
+NODE = ROOT / "build" / "node"  # where its packages go
 # llama.cpp is tuned to the machine it is built on. Its vision library is not used here and takes a minute.
 BUILD_OPTIONS = "-DLLAVA_BUILD=OFF"
 
@@ -42,6 +44,7 @@ def main(dev: bool) -> None:
             (VENV / f"{kind}.stamp").write_text(fingerprint())
     if dev:
         install_browser()
+        install_node_client()
 
 
 def up_to_date(dev: bool) -> bool:
@@ -136,6 +139,29 @@ def install_browser() -> None:
             subprocess.run(["apt-get", "-qq", *command], env=environment, stdout=subprocess.DEVNULL, check=False)
     if not any(map(shutil.which, BROWSERS)):
         print("The browser tests will be skipped: install Chromium for them (Debian: sudo apt install chromium).")
+
+
+def install_node_client() -> None:
+    """The tests run a Node program too. Its packages are fetched where npm is there; Node itself is not installed."""
+    lock = (NODE_PROJECT / "package-lock.json").read_text()
+    stamp = NODE / "done.stamp"
+    if stamp.exists() and stamp.read_text() == lock:
+        return
+    npm = shutil.which("npm")
+    if not npm or not shutil.which("node"):
+        print("The test of a Node program will be skipped: install Node 20 or newer, with npm, for it.")
+        return
+    print("Installing OpenAI's client for Node ...", flush=True)
+    NODE.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(NODE_PROJECT / name, NODE)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(f"The test of a Node program will be skipped: its packages could not be installed.\n{done.stderr[-500:]}")
+        return
+    stamp.write_text(lock)
 
 
 if __name__ == "__main__":

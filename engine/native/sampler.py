@@ -47,7 +47,7 @@ class Sampler:
         yield llama_cpp.llama_sampler_init_dist(s.seed)
 
     def choose(self, logits: np.ndarray, grammar: Grammar) -> int:
-        """The next token by these scores, (n_vocab,), of those that a grammar allows; it is taken note of. -1: there is none.
+        """The next token by these scores, (n_vocab,), of those that a grammar allows; it is noted. -1: there is none.
 
         To ask of one token whether it may come is quick, to ask of all of them is not; and it mostly may.
         """
