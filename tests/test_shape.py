@@ -82,7 +82,6 @@ def test_diced_answers_keep_to_their_shape_also_where_tokens_are_guessed(rig, dr
         told = json.loads(r.text(str(i)))
         assert 0 <= told["age"] <= 120
         assert len(told["name"]) <= 12
-    assert r.text("0") == r.text("1") == r.text("2")
 
 
 def test_an_answer_in_a_shape_goes_on_where_another_worker_ended(rig):
