@@ -130,7 +130,7 @@ def test_the_result_of_a_tool_is_sent_back_and_answered(client):
 
 
 def test_several_choices_come_under_their_numbers_streamed_or_not(client):
-    fields = {"n": 2, "temperature": 1.5, "seed": 7, "max_tokens": 12}
+    fields = {"n": 2, "max_tokens": 12}  # greedy: dice could fall differently in another batch
     texts = ["", ""]
     reasons = [None, None]
     for chunk in create(client, stream=True, **fields):
