@@ -57,7 +57,7 @@ class Answer:
         if not quiet:
             environ[LOGS_ITSELF] = True
         self._gone = environ.get("waitress.client_disconnected", lambda: False)
-        self._started = self._last = time.monotonic()
+        self._started = time.monotonic()
         self._look_at = self._started + POLL_S
         self._first_s: float | None = None
         self._outcome: str = "client left"  # until something else is known

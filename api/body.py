@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from api.errors import ApiError
+from api.errors import ApiError, unsupported, wrong
 from api.message import LOOSE, STRICT, Message
 
 HARMLESS = {
@@ -160,6 +160,11 @@ class Sampled(BaseModel):
     loop_stop: bool | None = None
     cache: bool | None = None  # Linnet's own, too; see api.control
 
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream is to tell its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
 
 class ChatBody(Sampled):
     """POST /v1/chat/completions."""
@@ -258,11 +263,6 @@ def _read(kind: type[B], raw: bytes) -> B:
 _read_again = functools.lru_cache(128)(_read)  # a repeated request is repeated byte for byte
 
 
-def unsupported(param: str, message: str) -> ApiError:
-    """For what cannot be honoured."""
-    return ApiError(400, message, code="unsupported_parameter", param=param)
-
-
 def _first_fault(error: ValidationError) -> ApiError:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     fault = max(faults, key=lambda fault: len(fault["loc"]))  # of several ways to read a value, the one that went furthest
@@ -276,6 +276,4 @@ def _first_fault(error: ValidationError) -> ApiError:
             break  # pydantic's name of an alternative, which says nothing to a client
     if fault["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {fault['msg']}.")
-    return ApiError(
-        400, f"Invalid value for {param or 'the body'}: {fault['msg']}.", code="invalid_value", param=param[:100] or None
-    )
+    return wrong(param[:100] or None, f"Invalid value for {param or 'the body'}: {fault['msg']}.")

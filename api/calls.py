@@ -11,6 +11,7 @@ import re
 import uuid
 from typing import Any
 
+from engine.text import n_overlap
 from engine.tools import CALL, CALL_END
 
 HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
@@ -60,8 +61,7 @@ class Calls:
             shown = said.rstrip()
             self._space = said[len(shown) :]
             return shown
-        n_kept = next((n for n in range(min(len(CALL) - 1, len(said)), 0, -1) if said.endswith(CALL[:n])), 0)
-        shown = said[: len(said) - n_kept].rstrip()
+        shown = said[: len(said) - n_overlap(said, CALL)].rstrip()
         self._held = said[len(shown) :]
         return shown
 
@@ -69,7 +69,7 @@ class Calls:
         """Between the tags, but not in arguments that are being streamed."""
         if not self._named and (head := HEAD.match(self._held)):
             self._held = self._held[head.end() :]
-            self._named, self._depth, self._quoted, self._escaped = True, 0, False, False
+            self._named = True
             entry = self._begin(json.loads(head[1]))
             entry["function"]["arguments"] = self._arguments()
             return "", [entry]

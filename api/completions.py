@@ -10,14 +10,14 @@ from flask import Blueprint, Response, request
 
 from api import chunks, texts
 from api.answer import Answer
-from api.body import CompletionBody, read, unsupported
+from api.body import CompletionBody, read
 from api.choice import Choice, Piece
-from api.errors import ApiError
+from api.errors import unsupported, wrong
 from api.openai import check_options, fingerprint, get, streamed, whole
-from api.order import completion_request, orders, wrong
+from api.order import completion_request, orders
 from api.source import Source, how
-from api.stream import EventStream, told
-from engine.request import Progress, Trouble
+from api.stream import ChunkWriter, EventStream
+from engine.request import Trouble
 from settings import Settings
 
 KIND = "text_completion"
@@ -33,7 +33,7 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
     @routes.post("/completions")
     def completions() -> Response:
         body = read(CompletionBody, request.get_data(cache=False))
-        check_options(body.model, model_name, body)
+        check_options(body, model_name)
         prompts = texts.listed(body.prompt)
         n, n_made = body.n or 1, max(body.n or 1, body.best_of or 1)
         check(body, len(prompts) * n_made, settings)
@@ -46,8 +46,7 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         answer.accept()
         echo = texts.spelled(source.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
         if body.stream:
-            include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            writer = Writer(answer, heading, [text for text in echo for _ in range(n)], include_usage)
+            writer = Writer(answer, heading, body.include_usage, [text for text in echo for _ in range(n)])
             return streamed(answer, EventStream(answer, writer, at_once=how(founds) == "hit"), founds)
         with closing(answer):
             answer.read()
@@ -109,45 +108,35 @@ def legacy(chances: list[dict[str, Any]], offset: int) -> dict[str, Any]:
     }
 
 
-class Writer:
+class Writer(ChunkWriter):
     """The same object again and again, each time with the next piece of text."""
 
-    done = chunks.DONE
-
-    def __init__(self, answer: Answer, heading: chunks.Heading, echo: Sequence[str], include_usage: bool) -> None:
-        self._answer, self._heading, self._echo, self._include_usage = answer, heading, echo, include_usage
+    def __init__(self, answer: Answer, heading: chunks.Heading, include_usage: bool, echo: Sequence[str]) -> None:
+        super().__init__(answer, heading, include_usage)
+        self._echo = echo
         self._n_characters = [0] * len(echo)
 
     def begin(self) -> Iterator[bytes]:
         """What is echoed."""
         for i, text in enumerate(self._echo):
             if text:
-                yield self._sse(i, text)
+                yield self._text(i, text)
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """The next piece of a choice's text."""
         chances = legacy(piece.logprobs["content"], self._n_characters[index]) if piece.logprobs else None
         self._n_characters[index] += sum(len(token) for token in chances["tokens"]) if chances else 0
-        return self._sse(index, piece.delta.get("content", ""), chances)
+        return self._text(index, piece.delta.get("content", ""), chances)
 
     def end(self, index: int) -> bytes:
         """Why a choice ended."""
-        return self._sse(index, "", None, self._answer.choices[index].finish_reason)
+        return self._text(index, "", None, self._answer.choices[index].finish_reason)
 
     def finish(self) -> Iterator[bytes]:
         """The usage, where it is wanted."""
         if self._include_usage:
             yield chunks.sse(self._heading.object(KIND, []) | self._heading.counts(self._answer.choices))
 
-    def progress(self, progress: Progress) -> bytes:
-        """A comment."""
-        return told(progress, self._answer.n_prompt)
-
-    def error(self, error: ApiError) -> bytes:
-        """In the middle of a stream it is an event like others."""
-        return chunks.sse(error.body())
-
-    def _sse(self, i: int, text: str, logprobs: dict[str, Any] | None = None, reason: str | None = None) -> bytes:
+    def _text(self, i: int, text: str, logprobs: dict[str, Any] | None = None, reason: str | None = None) -> bytes:
         choice = {"index": i, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        chunk = self._heading.object(KIND, [choice])
-        return chunks.sse(chunk | {"usage": None} if self._include_usage else chunk)
+        return self._sse(self._heading.object(KIND, [choice]))

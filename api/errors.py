@@ -70,6 +70,16 @@ class ApiError(Exception):
         return response
 
 
+def wrong(param: str | None, message: str) -> ApiError:
+    """For a value that makes no sense."""
+    return ApiError(400, message, code="invalid_value", param=param)
+
+
+def unsupported(param: str, message: str) -> ApiError:
+    """For what cannot be honoured."""
+    return ApiError(400, message, code="unsupported_parameter", param=param)
+
+
 def from_failed(event: Failed, param: str | None = None) -> ApiError:
     """What the engine said, as an API error about a field."""
     status, type, code = TROUBLES[event.trouble]

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from api.body import Allowed, AllowedTools, ChatBody, Effort, Format, Function, JsonSchema, Named, Tool, ToolName
 from api.body import Choice as ToolChoice
-from api.errors import ApiError
+from api.errors import wrong
 from api.message import LOOSE, STRICT, Call, Called, Message
 
 TOLERANT = ConfigDict(strict=True, extra="ignore")  # items come back as they were given, with much that says nothing
@@ -170,7 +170,7 @@ def chat_of(body: ResponsesBody) -> ChatBody:
     for i, item in enumerate(items):
         _add(messages, item, f"input[{i}]")
     if not messages:
-        raise ApiError(400, "input has no message in it.", code="invalid_value", param="input")
+        raise wrong("input", "input has no message in it.")
     chat = {
         "messages": messages,
         "stream": body.stream,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.errors import ApiError
+from api.errors import ApiError, unsupported, wrong
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 LOOSE = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # what is more in it is looked at by hand
@@ -78,12 +78,11 @@ class Message(BaseModel):
                 raise ApiError(400, f"Unrecognized request argument: {param}.", param=param)
         for i, part in enumerate(self.content if isinstance(self.content, list) else []):
             if isinstance(part, OtherPart):
-                param = f"{where}.content[{i}]"
-                raise ApiError(400, BLIND[part.type], code="unsupported_parameter", param=param)
+                raise unsupported(f"{where}.content[{i}]", BLIND[part.type])
         if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
             raise _missing(f"{where}.content")
         if self.tool_calls and self.role != "assistant":
-            raise ApiError(400, "Only the assistant calls functions.", code="invalid_value", param=f"{where}.tool_calls")
+            raise wrong(f"{where}.tool_calls", "Only the assistant calls functions.")
         if self.role == "tool" and not self.tool_call_id:
             raise _missing(f"{where}.tool_call_id")
 

@@ -18,7 +18,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from api import chunks
 from api.answer import Answer
-from api.body import ChatBody, PrefillBody, read
+from api.body import ChatBody, PrefillBody, Sampled, read
 from api.choice import Choice
 from api.errors import ApiError
 from api.order import chat_request, orders, plain, shaped_by
@@ -51,7 +51,7 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
     @routes.post("/chat/completions")
     def chat_completions() -> Response:
         body = read(ChatBody, request.get_data(cache=False))
-        check_options(body.model, model_name, body)
+        check_options(body, model_name)
         wanted = chat_request(body, settings)
         ordered = orders(body, wanted, settings, fingerprint(source.engine), body.n or 1)
         founds = get(source, ordered)
@@ -60,8 +60,7 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         heading = chunks.Heading(model_name, founds[0].fingerprint or ordered[0].fingerprint, f"chatcmpl-{wanted.id}")
         answer.accept()
         if body.stream:
-            include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            writer = ChatWriter(answer, heading, include_usage, bool(body.return_progress))
+            writer = ChatWriter(answer, heading, body.include_usage, bool(body.return_progress))
             return streamed(answer, EventStream(answer, writer, at_once=how(founds) == "hit"), founds)
         with closing(answer):
             answer.read()
@@ -119,9 +118,9 @@ def headers(founds: Sequence[Found]) -> dict[str, str]:
     return {"X-Linnet-Cache": how(founds)} | age
 
 
-def check_options(name: str | None, served: str, body: Any) -> None:
+def check_options(body: Sampled, served: str) -> None:
     """What the fields of a body do not say one by one. Raises ApiError."""
-    check_model(name, served)
+    check_model(body.model, served)
     if body.stream_options and not body.stream:
         raise ApiError(400, "stream_options is only allowed when stream is true.", param="stream_options")
 

@@ -12,7 +12,7 @@ from flask import g, request
 from api import schema
 from api.body import AllowedTools, ChatBody, Choice, CompletionBody, Effort, Sampled, Tool
 from api.control import Control
-from api.errors import ApiError
+from api.errors import wrong
 from api.message import Message
 from api.source import Order
 from engine.request import Request, Sampling, Shape
@@ -47,24 +47,24 @@ def chat_request(body: ChatBody, settings: Settings) -> Request:
     if body.top_logprobs and not body.logprobs:
         raise wrong("top_logprobs", "top_logprobs needs logprobs to be true.")
     tools = offered(body)
-    wanted = engine_request(body, settings)
-    shaped = shape(body, tools)
-    return replace(
-        wanted,
-        early_stop=wanted.early_stop and not shaped,  # what has a shape is whole only at its end
+    return engine_request(
+        body,
+        settings,
         messages=plain(body.messages),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         tools=[_told(tool) for tool in tools],
         think=thoughts(body, settings),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        shape=shaped,
+        shape=shape(body, tools),
     )
 
 
 def completion_request(body: CompletionBody, prompt: str | list[int], settings: Settings) -> Request:
     """What one prompt of a plain completion asks of the engine."""
-    return replace(
-        engine_request(body, settings),
+    return engine_request(
+        body,
+        settings,
+        messages=[],
         prompt=prompt,
         max_tokens=16 if body.max_tokens is None else body.max_tokens,  # OpenAI's default
         logprobs=0 if body.best_of and body.logprobs is None else body.logprobs,
@@ -72,15 +72,17 @@ def completion_request(body: CompletionBody, prompt: str | list[int], settings: 
     )
 
 
-def engine_request(body: Sampled, settings: Settings) -> Request:
-    """What all kinds of answers have in common."""
+def engine_request(body: Sampled, settings: Settings, *, shape: Shape | None, **fields: Any) -> Request:
+    """What all kinds of answers have in common, and the fields of this one."""
+    early_stop = settings.early_stop if body.early_stop is None else body.early_stop
     return Request(
         id=uuid.uuid4().hex,
-        messages=[],
         sampling=sampling(body, settings),
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
-        early_stop=settings.early_stop if body.early_stop is None else body.early_stop,
+        early_stop=early_stop and not shape,  # what has a shape is whole only at its end
         loop_stop=not settings.keep_loops if body.loop_stop is None else body.loop_stop,
+        shape=shape,
+        **fields,
     )
 
 
@@ -150,9 +152,8 @@ def offered(body: ChatBody) -> list[Tool]:
 
 def shape(body: ChatBody, tools: list[Tool]) -> Shape | None:
     """What the answer must look like."""
-    format = body.response_format
-    formats = [format] if format and format.type != "text" else []
-    if len(formats) + bool(body.grammar) + bool(tools) > 1:
+    format = body.response_format if body.response_format and body.response_format.type != "text" else None
+    if bool(format) + bool(body.grammar) + bool(tools) > 1:
         raise wrong("response_format", "Of response_format, grammar and tools, one at a time can shape an answer.")
     if tools:
         choice = body.tool_choice
@@ -161,7 +162,7 @@ def shape(body: ChatBody, tools: list[Tool]) -> Shape | None:
         calls = [_call(tool, i) for i, tool in enumerate(tools)]
         opening = CALL if free else f"{CALL}\n"
         return Shape({"anyOf": calls}, opening=opening, closing=f"\n{CALL_END}", lazy=free, many=many)
-    if not format or format.type == "text":
+    if not format:
         return _grammar(body)
     if format.type == "json_object":
         return Shape({"type": "object", "additionalProperties": {}})
@@ -214,8 +215,3 @@ def _token(number: str) -> int:
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise wrong("logit_bias", f"logit_bias has a key that is no token's number: {number[:20]!r}.")
     return int(number)
-
-
-def wrong(param: str, message: str) -> ApiError:
-    """For a value that makes no sense."""
-    return ApiError(400, message, code="invalid_value", param=param)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, Self
 
 from api.answer import Answer, ClientGone
-from api.choice import Choice, Piece
+from api.choice import Piece
 from api.chunks import DONE, Heading, comment, pattern, sse
 from api.errors import ApiError
 from engine.request import Finished, Progress
@@ -75,19 +75,40 @@ def told(progress: Progress, n_prompt: int) -> bytes:
     return comment(f"reading the prompt, {progress.n_read} of {n_prompt} tokens")
 
 
-class ChatWriter:
-    """Chunks of a chat completion."""
+class ChunkWriter:
+    """What the chunks of chats and of plain completions have in common."""
 
     done = DONE
 
+    def __init__(self, answer: Answer, heading: Heading, include_usage: bool) -> None:
+        self._answer, self._heading, self._include_usage = answer, heading, include_usage
+
+    def progress(self, progress: Progress) -> bytes:
+        """A comment."""
+        return told(progress, self._answer.n_prompt)
+
+    def error(self, error: ApiError) -> bytes:
+        """In the middle of a stream it is an event like others."""
+        return sse(error.body())
+
+    def _with_usage(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        return chunk | {"usage": None} if self._include_usage else chunk
+
+    def _sse(self, chunk: dict[str, Any]) -> bytes:
+        return sse(self._with_usage(chunk))
+
+
+class ChatWriter(ChunkWriter):
+    """Chunks of a chat completion."""
+
     def __init__(self, answer: Answer, heading: Heading, include_usage: bool, return_progress: bool) -> None:
-        self._answer, self._heading = answer, heading
-        self._include_usage, self._return_progress = include_usage, return_progress
+        super().__init__(answer, heading, include_usage)
+        self._return_progress = return_progress
         self._texts: dict[int, Callable[[str], bytes]] = {}  # by choice
 
     def begin(self) -> Iterator[bytes]:
         """The role, once for each choice."""
-        for i in range(len(self._choices)):
+        for i in range(len(self._answer.choices)):
             yield self._sse(self._heading.chunk(i, Piece({"role": "assistant", "content": "", "refusal": None})))
 
     def piece(self, index: int, piece: Piece) -> bytes:
@@ -100,30 +121,15 @@ class ChatWriter:
 
     def end(self, index: int) -> bytes:
         """Why a choice ended."""
-        return self._sse(self._heading.last_chunk(index, self._choices[index]))
+        return self._sse(self._heading.last_chunk(index, self._answer.choices[index]))
 
     def finish(self) -> Iterator[bytes]:
         """The usage, where it is wanted."""
         if self._include_usage:
-            yield sse(self._heading.usage_chunk(self._choices))
+            yield sse(self._heading.usage_chunk(self._answer.choices))
 
     def progress(self, progress: Progress) -> bytes:
-        """How far it is: an event for those who know it, a comment for the others."""
-        n_prompt = self._answer.n_prompt
+        """An event for those who know it."""
         if self._return_progress:
-            return self._sse(self._heading.progress_chunk(progress, n_prompt))
-        return told(progress, n_prompt)
-
-    def error(self, error: ApiError) -> bytes:
-        """In the middle of a stream it is an event like others."""
-        return sse(error.body())
-
-    @property
-    def _choices(self) -> list[Choice]:
-        return list(self._answer.choices)
-
-    def _sse(self, chunk: dict[str, Any]) -> bytes:
-        return sse(self._with_usage(chunk))
-
-    def _with_usage(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        return chunk | {"usage": None} if self._include_usage else chunk
+            return self._sse(self._heading.progress_chunk(progress, self._answer.n_prompt))
+        return super().progress(progress)

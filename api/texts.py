@@ -14,7 +14,7 @@ from flask import Blueprint, Response, jsonify, request
 from api.answer import Answer
 from api.body import DetokenizeBody, EmbeddingsBody, TokenizeBody, read
 from api.choice import Choice
-from api.errors import ApiError
+from api.errors import wrong
 from api.openai import check_model
 from api.source import Found
 from engine.client import Engine
@@ -33,7 +33,7 @@ def blueprint(engine: Engine, model_name: str) -> Blueprint:
         check_model(body.model, model_name)
         texts = listed(body.input)
         if not all(texts):
-            raise ApiError(400, "input has an empty text in it.", code="invalid_value", param="input")
+            raise wrong("input", "input has an empty text in it.")
         answers = [ask(engine, text, Want.VECTOR, "input") for text in texts]
         n_tokens = sum(answer.n_prompt for answer in answers)
         data = [
@@ -93,8 +93,7 @@ def vector(values: list[float], body: EmbeddingsBody) -> str | list[float]:
     found = np.array(values)
     if body.dimensions:
         if body.dimensions > len(found):
-            message = f"This model's vectors have {len(found)} dimensions."
-            raise ApiError(400, message, code="invalid_value", param="dimensions")
+            raise wrong("dimensions", f"This model's vectors have {len(found)} dimensions.")
         found = found[: body.dimensions]
         found /= np.linalg.norm(found) or 1.0
     if body.encoding_format == "base64":

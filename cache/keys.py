@@ -9,5 +9,8 @@ from typing import Any
 
 def key(facts: Any) -> str:
     """64 hexadecimal digits for plain data and dataclasses: equal for equal data, whatever the order of dictionaries."""
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False, default=vars)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_encode(facts).encode()).hexdigest()
+
+
+# One encoder, not a new one for each key.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=vars).encode

@@ -111,9 +111,10 @@ class Answer(Sequence):
 
     def _note(self, token: int, piece: bytes, text: str) -> tuple[int | None, bool]:
         """What those say who watch for an early end."""
-        was_inside = self.thoughts.inside
-        self.thoughts.push(piece.decode(errors="replace"))
-        self.n_thought += was_inside or self.thoughts.inside
+        if not self.thoughts.over:
+            was_inside = self.thoughts.inside
+            self.thoughts.push(piece.decode(errors="replace"))
+            self.n_thought += was_inside or self.thoughts.inside
         if self.constraint:
             self.constraint.push(token, piece, self.thoughts)
         self._think()

@@ -76,19 +76,24 @@ class Reception:
     def _constraint(self, shape: Shape, prompt: Prompt) -> Constraint:
         """Also of a shape that begins later a grammar is made now: only so it is known that one can be made."""
         try:
-            begin = functools.partial(self._begin, shape)
+            begin = functools.partial(self._begin, _text(shape))
             if shape.lazy:
                 begin(shape.opening.encode()).close()
             return Constraint(shape, begin, prompt.thinking is Thinking.OPEN)
         except GrammarError as error:
             raise RefusalError(Trouble.BAD_SHAPE, str(error)) from error
 
-    def _begin(self, shape: Shape, begun: bytes) -> Grammar:
+    def _begin(self, text: str, begun: bytes) -> Grammar:
         """The grammar for a text that begins with `begun`, which comes before the shape or ends with its opening."""
-        text, root = shape.grammar, "root"
-        if shape.schema is not None:
-            text = gbnf(shape.schema, "" if shape.lazy else shape.opening, shape.closing, shape.many and not shape.lazy)
+        root = "root"
         if begun:
             root = "linnet-begun"
             text += f"\n{root} ::= {literal(begun.decode(errors='replace'))} [ \\n]{{0,4}} root\n"
         return Grammar(self._vocabulary.pointer, text, root)
+
+
+def _text(shape: Shape) -> str:
+    """The shape as GBNF; a lazy one without the opening, which has been written when its grammar begins."""
+    if shape.schema is None:
+        return shape.grammar
+    return gbnf(shape.schema, "" if shape.lazy else shape.opening, shape.closing, shape.many and not shape.lazy)

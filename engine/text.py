@@ -32,7 +32,7 @@ class Text:
             self.stopped = True
             shown, self._held = self._held[: min(found)], ""
             return shown
-        n_kept = max(_n_overlap(self._held, stop) for stop in self._stop)
+        n_kept = max(n_overlap(self._held, stop) for stop in self._stop)
         cut = len(self._held) - n_kept
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
@@ -52,7 +52,7 @@ class Text:
         return shown
 
 
-def _n_overlap(text: str, stop: str) -> int:
+def n_overlap(text: str, stop: str) -> int:
     """Characters at the end of `text` that `stop` begins with."""
     for n in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:n]):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from engine.text import n_overlap
+
 BEGIN, END = "<think>", "</think>"
 CLOSING = f"\n{END}\n\n"  # what ends thoughts from outside
 
@@ -37,6 +39,11 @@ class Splitter:
         self._held = ""  # may belong to a tag, or is space before one
         self._at_start = state is not Thinking.NEVER  # of the thoughts, or of what is said after them: space is dropped
 
+    @property
+    def over(self) -> bool:
+        """Whether all that comes is said."""
+        return not (self.inside or self._maybe)
+
     def push(self, text: str) -> tuple[str, str]:
         """What is certain to be thought, and to be said."""
         text = self._held + text
@@ -60,8 +67,7 @@ class Splitter:
             thought = self._begun(thought).rstrip()
             self._at_start = True
             return thought, self._begun(said)
-        n_kept = next((n for n in range(min(len(END) - 1, len(text)), 0, -1) if text.endswith(END[:n])), 0)
-        shown = text[: len(text) - n_kept].rstrip()
+        shown = text[: len(text) - n_overlap(text, END)].rstrip()
         self._held = text[len(shown) :]
         return self._begun(shown), ""
 

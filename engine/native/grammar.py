@@ -17,9 +17,9 @@ import llama_cpp
 import numpy as np
 
 from engine.constraint import GrammarError
+from engine.native.candidates import CANDIDATE, as_array
 from engine.native.vocabulary import CONTROL_ATTRS
 
-CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 MOST = 10**16 - 1  # of a number's whole part
 SLOWEST_S = 1.0  # of computing for one token: a grammar that can be read in many ways takes ever longer
 # Characters that JSON writes as themselves. Not as "all but …": llama.cpp would take bytes for one that UTF-8 has not.
@@ -109,9 +109,7 @@ class Grammar:
         self._sampler = None
 
     def _apply(self, rows: np.ndarray) -> None:
-        data = rows.ctypes.data_as(llama_cpp.llama_token_data_p)
-        array = llama_cpp.llama_token_data_array(data, len(rows), -1, False)
-        self._call(llama_cpp.llama_sampler_apply, ctypes.byref(array))
+        self._call(llama_cpp.llama_sampler_apply, ctypes.byref(as_array(rows)))
 
     def _call(self, function: Callable[..., None], argument: Any) -> None:
         if not self._sampler:

@@ -10,9 +10,9 @@ import llama_cpp
 import numpy as np
 
 from engine.constraint import Grammar
+from engine.native.candidates import CANDIDATE, as_array
 from engine.request import Sampling
 
-CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 PENALTY_WINDOW = 64  # tokens looked back at by the repeat, presence and frequency penalties
 
 
@@ -67,8 +67,7 @@ class Sampler:
             return -1
         candidates = np.zeros(len(possible), CANDIDATE)
         candidates["id"], candidates["logit"] = possible, logits[possible]
-        data = candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
-        array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
+        array = as_array(candidates)
         llama_cpp.llama_sampler_apply(self.chain, ctypes.byref(array))
         return int(array.data[array.selected].id)
 
