@@ -39,12 +39,12 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         check(body, len(prompts) * n_made, settings)
         made_by = fingerprint(source.engine)
         wanted = [completion_request(body, prompt, settings) for prompt in prompts]
+        echo = texts.spelled(source.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
         founds = get(source, [order for one in wanted for order in orders(body, one, settings, made_by, n_made)])
         choices = [Choice(logprobs=wanted[0].logprobs is not None) for _ in founds]
         answer = Answer(founds, choices, request.environ, PARAMS)
         heading = chunks.Heading(model_name, founds[0].fingerprint or made_by, f"cmpl-{wanted[0].id}")
         answer.accept()
-        echo = texts.spelled(source.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
         if body.stream:
             writer = Writer(answer, heading, body.include_usage, [text for text in echo for _ in range(n)])
             return streamed(answer, EventStream(answer, writer, at_once=how(founds) == "hit"), founds)

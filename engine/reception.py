@@ -35,7 +35,7 @@ class Reception:
 
     def receive(self, request: Request) -> Answer:
         """A request for an answer, ready to wait for its turn. Raises RefusalError."""
-        prompt = self._read(request, self._model.n_ctx - (request.want is Want.ANSWER))
+        prompt = self._read(request, self._model.n_ctx)
         for token, _ in request.sampling.logit_bias:
             if not 0 <= token < self._vocabulary.n_tokens:
                 message = f"Tokens of this model are numbers from 0 to {self._vocabulary.n_tokens - 1}, not {int(token)}."
@@ -60,12 +60,12 @@ class Reception:
         end = Finished(request.id, Reason.READ.finish_reason, Reason.READ, len(tokens), 0, 0, 0.0, 0.0, 0.0)
         return [Accepted(request.id, len(tokens)), Result(request.id, values), end]
 
-    def _read(self, request: Request, n_max: int) -> Prompt:
+    def _read(self, request: Request, n_context: int) -> Prompt:
         try:
-            return self._prompter.read(request, n_max)
+            return self._prompter.read(request, n_context - (request.want is Want.ANSWER))  # an answer needs room, too
         except TooLongError as error:
             what = "messages" if request.prompt is None else "prompt"
-            message = f"This model's maximum context length is {n_max + 1} tokens. However, your {what} resulted in "
+            message = f"This model's maximum context length is {n_context} tokens. However, your {what} resulted in "
             message += f"{error}. Please reduce the length of the {what}."
             raise RefusalError(Trouble.CONTEXT_LENGTH, message) from error
         except TokensError as error:
@@ -77,9 +77,10 @@ class Reception:
         """Also of a shape that begins later a grammar is made now: only so it is known that one can be made."""
         try:
             begin = functools.partial(self._begin, _text(shape))
-            if shape.lazy:
-                begin(shape.opening.encode()).close()
-            return Constraint(shape, begin, prompt.thinking is Thinking.OPEN)
+            constraint = Constraint(shape, begin, prompt.thinking is Thinking.OPEN)
+            if not constraint.grammar:
+                begin(b"").close()
+            return constraint
         except GrammarError as error:
             raise RefusalError(Trouble.BAD_SHAPE, str(error)) from error
 

@@ -218,6 +218,20 @@ def test_a_shape_begins_after_the_thoughts(thinker):
         assert r.tokens("2") == r.tokens("1")[12:]
 
 
+def test_a_bad_shape_is_refused_at_once_also_where_it_would_begin_after_the_thoughts(thinker):
+    with rigs(thinker) as rig:
+        r = rig()
+        r.run(ask("1", SUM, max_tokens=2), ask("2", SUM, think=5, shape=Shape(grammar="root ::= nothing")))
+        assert r.failure("2").trouble is Trouble.BAD_SHAPE
+        assert not r.text("2")
+
+
+def test_a_text_that_is_too_long_hears_the_true_limit(rig):
+    r = rig()
+    r.run(ask("1", STORY, max_tokens=2), Request("2", [], prompt=STORY * 400, want=Want.VECTOR))
+    assert "maximum context length is 1024 tokens" in r.failure("2").message
+
+
 def chances(r: Rig, id: str) -> list[list[Any]]:
     return [chance for word in r.words if isinstance(word, Delta) and word.id == id for chance in word.logprobs]
 
