@@ -350,6 +350,9 @@ GATED = [
     "",
     'root ::= <[1]> "a"',
     'root ::= "' + "a" * 60_000 + '"{1000}',
+    'root ::= "b" a0\n' + "\n".join(f'a{i} ::= a{i + 1} | a{i + 1} "x"' for i in range(18)) + '\na18 ::= "a"',
+    'root ::= "b" ' + "(" * 18 + '"a"' + ' | "a")' * 18 + ("\na ::= " + "b? " * 6000 + '\nb ::= "x"'),
+    "root ::= r0\n" + "\n".join(f"r{i} ::= r{i + 1}" for i in range(3000)) + '\nr3000 ::= "a"',
 ]
 INVALID = [
     "root ::= (",
@@ -380,6 +383,13 @@ def test_a_good_grammar_passes_the_gate_and_is_followed(vocabulary):
     check_grammar(text)
     assert follows(vocabulary, text, "- tea\n- milk\n")
     assert not follows(vocabulary, text, "tea")
+
+
+def test_a_long_list_of_words_and_rules_in_circles_pass_the_gate(vocabulary):
+    words = 'root ::= word ("-" root)?\nword ::= ' + " | ".join(f'"word{i}"' for i in range(2000))
+    check_grammar(words)
+    check_grammar('root ::= value\nvalue ::= "[" s (value ("," s value)*)? "]" s | [0-9]+ s | s{0,9} "x"\ns ::= [ ]*')
+    assert follows(vocabulary, words, "word7-word1999")
 
 
 PATTERNS = ("^[a-c]{2,4}$", "^(x|\\d\\.)+$", "^.\\W[^a-z]?$", "^\\s\\S\\D$", "^[\\w-]{3}[^\\s]$")
