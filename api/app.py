@@ -8,7 +8,7 @@ import time
 import uuid
 
 from flask import Blueprint, Flask, Response, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 import web
 from api import completions, describe, guard, openai, ops, responses, texts
@@ -51,7 +51,10 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
 
     @app.errorhandler(HTTPException)
     def refused_by_flask(error: HTTPException) -> Response:
-        return from_http_status(error.code or 500, error.description or error.name).response()
+        response = from_http_status(error.code or 500, error.description or error.name).response()
+        if isinstance(error, MethodNotAllowed):
+            response.allow.update(error.valid_methods or ())
+        return response
 
     @app.errorhandler(ClientGone)
     def left(_: ClientGone) -> tuple[str, int]:

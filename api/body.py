@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from api.errors import ApiError, unsupported, wrong
 from api.message import LOOSE, STRICT, Message
@@ -46,6 +47,15 @@ MOST_CHOICES = 16
 MOST_PROMPTS = 64
 MOST_TEXTS = 256  # to be embedded
 
+
+def _boolean(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    raise PydanticCustomError("bool_type", "Input should be a valid boolean")  # a Literal alone takes 0 for False
+
+
+No = Annotated[Literal[False], BeforeValidator(_boolean)]
+Yes = Annotated[Literal[True], BeforeValidator(_boolean)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**20)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -58,7 +68,7 @@ class StreamOptions(BaseModel):
 
     model_config = STRICT
     include_usage: bool = False
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: No = False
 
 
 class JsonSchema(BaseModel):
@@ -225,7 +235,7 @@ class TokenizeBody(BaseModel):
     content: str
     with_pieces: bool | None = None
     add_special: bool | None = None  # with the token that begins a text
-    parse_special: Literal[True] | None = None
+    parse_special: Yes | None = None
 
 
 class DetokenizeBody(BaseModel):

@@ -97,7 +97,7 @@ def describe(settings: Settings, version: str) -> dict[str, Any]:
 def _operation(path: str, body: type[BaseModel] | None, says: str) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if body in STREAMED:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     error = {
         "description": "What is wrong.",
         "content": {"application/json": {"schema": {"$ref": REF.format(model="Error")}}},

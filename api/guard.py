@@ -36,7 +36,7 @@ def check(settings: Settings) -> None:
         if not right:
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
         g.owner = hashlib.sha256(given).hexdigest()
-    if request.method == "POST" and request.mimetype != "application/json":
+    if request.method == "POST" and request.url_rule and request.mimetype != "application/json":
         raise ApiError(415, "The body must be JSON, with Content-Type: application/json.")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from api.body import Allowed, AllowedTools, ChatBody, Effort, Format, Function, JsonSchema, Named, Tool, ToolName
+from api.body import Allowed, AllowedTools, ChatBody, Effort, Format, Function, JsonSchema, Named, No, Tool, ToolName
 from api.body import Choice as ToolChoice
 from api.errors import wrong
 from api.message import LOOSE, STRICT, Call, Called, Message
@@ -152,9 +152,9 @@ class ResponsesBody(BaseModel):
     reasoning: ReasoningOptions | None = None
     metadata: dict[str, str] | None = None
     cache: bool | None = None  # Linnet's own; see api.control
-    top_logprobs: Literal[0] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     truncation: Literal["disabled"] | None = None
-    background: Literal[False] | None = None
+    background: No | None = None
     include: Annotated[list[Literal["reasoning.encrypted_content"]], Field(max_length=10)] | None = None  # there is none
 
     def told_tool_choice(self) -> Any:
