@@ -32,6 +32,11 @@ class Choice:
         self._logprobs: list[dict[str, Any]] = []
         self.end: Finished | None = None
 
+    @property
+    def may_call(self) -> bool:
+        """Whether it may be a call without any text."""
+        return self._calls is not None
+
     def begin(self, thinking: str) -> None:
         """How the answer begins, as the engine has read it off the prompt."""
         if thinking:

@@ -26,7 +26,7 @@ from api.stream import EventStream, told
 from engine.request import Progress, Trouble
 from settings import Settings
 
-PARAMS = {Trouble.CONTEXT_LENGTH: "input", Trouble.BAD_PROMPT: "input", Trouble.BAD_SHAPE: "text"}
+PARAMS = {Trouble.CONTEXT_LENGTH: "input", Trouble.BAD_PROMPT: "input"}
 
 
 def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
@@ -40,7 +40,7 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         chat = chat_of(body)
         wanted = chat_request(chat, settings)
         founds = get(source, orders(chat, wanted, settings, fingerprint(source.engine), 1))
-        answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ, PARAMS)
+        answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ, PARAMS | {Trouble.BAD_SHAPE: "tools" if wanted.tools else "text"})
         writer = Writer(answer, heading(body, model_name))
         answer.accept()
         if body.stream:
@@ -113,7 +113,7 @@ class Writer:
     def end(self, index: int) -> bytes:
         """Closes the last item; an answer that says nothing is an empty message."""
         events = self._text("message", "") if not self._output else []
-        return b"".join([*events, *self._close()])
+        return b"".join([*events, *self._close("incomplete" if self._is_cut() else "completed")])
 
     def finish(self) -> Iterator[bytes]:
         """The whole response."""
@@ -134,7 +134,7 @@ class Writer:
     def response(self) -> dict[str, Any]:
         """All of it, once it has ended."""
         end = chunks.total(self._answer.choices)
-        cut = end.finish_reason == "length"
+        cut = self._is_cut()
         usage = {
             "input_tokens": end.n_prompt,
             "input_tokens_details": {"cached_tokens": end.n_cached, "cache_write_tokens": 0},
@@ -148,6 +148,9 @@ class Writer:
             "output": self._output,
             "usage": usage,
         }
+
+    def _is_cut(self) -> bool:
+        return self._answer.choices[0].finish_reason == "length"
 
     def _text(self, kind: str, text: str) -> Iterator[bytes]:
         name, part = _PARTS[kind]
@@ -178,12 +181,12 @@ class Writer:
         self._is_open = True
         yield self._event("response.output_item.added", output_index=len(self._output) - 1, item=item)
 
-    def _close(self) -> Iterator[bytes]:
+    def _close(self, status: str = "completed") -> Iterator[bytes]:
         if not self._is_open:
             return
         self._is_open = False
         item, at = self._output[-1], self._at()
-        item["status"] = "completed"
+        item["status"] = status
         if item["type"] == "function_call":
             del at["content_index"]
             arguments = item["arguments"]

@@ -107,9 +107,10 @@ class ChatWriter(ChunkWriter):
         self._texts: dict[int, Callable[[str], bytes]] = {}  # by choice
 
     def begin(self) -> Iterator[bytes]:
-        """The role, once for each choice."""
-        for i in range(len(self._answer.choices)):
-            yield self._sse(self._heading.chunk(i, Piece({"role": "assistant", "content": "", "refusal": None})))
+        """The role, once for each choice. The content of a call folds to null, as it is where it is told whole."""
+        for i, choice in enumerate(self._answer.choices):
+            content = None if choice.may_call else ""
+            yield self._sse(self._heading.chunk(i, Piece({"role": "assistant", "content": content, "refusal": None})))
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """A delta; the usual one, text alone, costs the least."""

@@ -77,7 +77,7 @@ def one_call(completion: ChatCompletion) -> Any:
     """The only call of an answer that is nothing else; its arguments fit."""
     (choice,) = completion.choices
     assert choice.finish_reason == "tool_calls"
-    assert not choice.message.content
+    assert choice.message.content is None
     assert choice.message.tool_calls
     (call,) = choice.message.tool_calls
     assert call.type == "function"

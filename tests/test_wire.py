@@ -95,8 +95,9 @@ def fold(chunks: list[Any]) -> Any:
         (choice,) = chunk["choices"]
         delta, i = choice["delta"], choice["index"]
         if i not in choices:
-            assert delta == {"role": "assistant", "content": "", "refusal": None}
-            choices[i] = {"index": i, "message": {"role": "assistant", "content": ""}, "finish_reason": None, "logprobs": []}
+            assert delta == {"role": "assistant", "content": delta["content"], "refusal": None}
+            assert delta["content"] in ("", None)
+            choices[i] = {"index": i, "message": delta, "finish_reason": None, "logprobs": []}
             continue
         assert "role" not in delta
         told = choices[i]
@@ -106,7 +107,7 @@ def fold(chunks: list[Any]) -> Any:
         message = told["message"]
         for name in ("content", "reasoning_content"):
             if name in delta:
-                message[name] = message.get(name, "") + delta[name]
+                message[name] = (message.get(name) or "") + delta[name]
         for call in delta.get("tool_calls", []):
             calls = message.setdefault("tool_calls", [])
             if call["index"] == len(calls):
@@ -126,7 +127,7 @@ def bare(completion: Any) -> Any:
         message = choice["message"]
         calls = [call["function"] for call in message.get("tool_calls", [])]
         logprobs = choice["logprobs"]["content"] if isinstance(choice["logprobs"], dict) else choice["logprobs"] or []
-        told = (message["content"] or "", message.get("reasoning_content"), calls, choice["finish_reason"], logprobs)
+        told = (message["content"], message.get("reasoning_content"), calls, choice["finish_reason"], logprobs)
         choices.append((choice["index"], *told))
     usage = completion["usage"]
     details = usage["completion_tokens_details"]
@@ -550,6 +551,8 @@ def test_a_response_is_the_same_streamed_or_not(server, fields):
     assert bare(final) == bare(response)
     done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
     assert done == final["output"]
+    statuses = [item["status"] for item in done]
+    assert statuses == ["completed"] * (len(done) - 1) + [final["status"]]
     for index, item in enumerate(done):
         deltas = [e["delta"] for e in events if e["type"].endswith(".delta") and e["output_index"] == index]
         text = item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
