@@ -23,7 +23,6 @@ from cache.store import Store
 from engine import memory, threads
 from engine.client import Engine
 from engine.request import Config, Limits, Ready
-from engine.scheduler import step_size
 from models import identity, store
 from settings import Settings, SettingsError, read
 
@@ -42,7 +41,7 @@ def main(arguments: list[str]) -> int:
         path = store.find(settings.model, None if settings.no_cache else settings.cache_dir)
         listener = listen(settings.host, settings.port)
         config = configure(settings, path)
-        memory.check(path, config, *step_size(config))
+        memory.check(config)
         model = None if settings.no_cache else identity.Watched(path, settings.cache_dir)
     except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")

@@ -15,6 +15,7 @@ import psutil
 
 from engine import cgroup
 from engine.request import DEFAULT_CTX, Config
+from engine.scheduler import step_size
 
 BASE_BYTES = 90 * 2**20  # the interpreter, llama.cpp and the worker's own things
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}  # of one number in the context
@@ -40,27 +41,53 @@ class Shape:
     n_vocab: int
 
 
-def check(path: Path, config: Config, n_batch: int, n_outputs: int) -> None:
-    """Raises DoesNotFitError. A file that is no GGUF passes: the loader says it better."""
-    shape = read(path)
+@dataclass(frozen=True)
+class Need:
+    """What a model takes when it is loaded."""
+
+    weights_bytes: int
+    kv_bytes: int  # the context of all slots
+    buffer_bytes: int
+    token_bytes: int  # of the last two, what each token of context takes
+    n_ctx: int  # tokens of context for each slot
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.weights_bytes + self.kv_bytes + self.buffer_bytes
+
+
+def need(config: Config) -> Need | None:
+    """What the model takes as it is set up here; None for a file that is no GGUF: the loader says it better."""
+    shape = read(Path(config.model_path))
     if not shape:
-        return
-    n_slots = config.n_slots
-    ctx = (config.n_ctx or min(shape.n_ctx_train, DEFAULT_CTX)) * n_slots
+        return None
+    n_batch, n_outputs = step_size(config)
+    n_ctx = config.n_ctx or min(shape.n_ctx_train, DEFAULT_CTX)
+    n_tokens = config.n_slots * n_ctx
     kv, mask = shape.n_kv * KV_BYTES[config.kv_type], MASK_BYTES * n_batch  # by token of context
     fixed = BASE_BYTES + 4 * n_batch * shape.n_widest + 4 * n_outputs * shape.n_vocab
-    free = available()
-    if shape.file_bytes + fixed + (kv + mask) * ctx <= free:
-        return
-    largest = int((free - shape.file_bytes - fixed) / (kv + mask) / n_slots) // STEP * STEP
+    return Need(shape.file_bytes, int(kv * n_tokens), fixed + mask * n_tokens, int(kv + mask), n_ctx)
+
+
+def check(config: Config) -> None:
+    """Raises DoesNotFitError."""
+    wanted, free = need(config), available()
+    if wanted and wanted.total_bytes > free:
+        raise DoesNotFitError(_refusal(Path(config.model_path).name, wanted, config.n_slots, free))
+
+
+def _refusal(name: str, wanted: Need, n_slots: int, free: int) -> str:
+    too_much = (wanted.total_bytes - free) / wanted.token_bytes / n_slots  # tokens of context
+    largest = int(wanted.n_ctx - too_much) // STEP * STEP
     advice = f"a --ctx of {largest} would fit" if largest >= STEP else "no context would fit"
     if n_slots > 1:
         advice += "; fewer --slots take less"
     sizes = (
-        f"{shape.file_bytes / 1e6:,.0f} MB of weights + {kv * ctx / 1e6:,.0f} MB for {n_slots} x {ctx // n_slots:,} tokens"
+        f"{wanted.weights_bytes / 1e6:,.0f} MB of weights + {wanted.kv_bytes / 1e6:,.0f} MB for {n_slots} x {wanted.n_ctx:,}"
     )
-    sizes += f" of context + {(fixed + mask * ctx) / 1e6:,.0f} MB of buffers, and {free / 1e6:,.0f} MB are free"
-    raise DoesNotFitError(f"{path.name} does not fit into memory: {sizes}. {advice.capitalize()}.")
+    sizes += f" tokens of context + {wanted.buffer_bytes / 1e6:,.0f} MB of buffers, and {free / 1e6:,.0f} MB are free"
+    return f"{name} does not fit into memory: {sizes}. {advice.capitalize()}."
 
 
 def available() -> int:

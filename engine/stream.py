@@ -27,6 +27,7 @@ class State(StrEnum):
     STOPPING = "stopping"
 
 
+LOADS = (State.LOADING, State.RESTARTING, State.STALLED, State.WAKING)  # something else will come of these by itself
 OPEN = (State.READY, State.IDLE, State.WAKING)
 REFUSALS = {
     State.LOADING: (Trouble.LOADING, "The model is still being loaded."),

@@ -1,5 +1,6 @@
 """engine.memory: whether a model fits, known from its header alone."""
 
+import dataclasses
 import re
 import struct
 from pathlib import Path
@@ -25,28 +26,28 @@ def test_the_header_says_what_a_token_of_context_takes(tmp_path):
 
 
 def test_what_fits_passes():
-    memory.check(DEMO, config(), 512, 19)
+    memory.check(config())
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers_and_the_largest_context_that_would_fit(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 300 * 10**6)
     with pytest.raises(memory.DoesNotFitError) as refusal:
-        memory.check(DEMO, config(50_000), 512, 19)
+        memory.check(config(50_000))
     message = str(refusal.value)
     assert "6 MB of weights" in message
     assert "1,229 MB for 4 x 50,000 tokens" in message
     assert "300 MB are free" in message
     (largest,) = re.findall(r"A --ctx of (\d+) would fit", message)
-    memory.check(DEMO, config(int(largest)), 512, 19)
+    memory.check(config(int(largest)))
     with pytest.raises(memory.DoesNotFitError):
-        memory.check(DEMO, config(int(largest) + 256), 512, 19)
-    memory.check(DEMO, config(int(largest), kv_type="q8_0"), 512, 19)
+        memory.check(config(int(largest) + 256))
+    memory.check(config(int(largest), kv_type="q8_0"))
 
 
 def test_a_model_larger_than_the_memory_fits_with_no_context(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 10**6)
     with pytest.raises(memory.DoesNotFitError, match="No context would fit"):
-        memory.check(DEMO, config(), 512, 19)
+        memory.check(config())
 
 
 def test_a_containers_limit_counts_without_its_file_cache(monkeypatch, tmp_path):
@@ -83,4 +84,4 @@ def test_a_file_that_is_no_gguf_is_left_to_the_loader(tmp_path: Path, data):
     path = tmp_path / "x.gguf"
     path.write_bytes(data)
     assert memory.read(path) is None
-    memory.check(path, config(), 512, 19)
+    memory.check(dataclasses.replace(config(), model_path=str(path)))

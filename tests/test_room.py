@@ -1,0 +1,142 @@
+"""engine.room: engines that share the memory, with real workers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine import memory
+from engine.client import Engine
+from engine.memory import DoesNotFitError
+from engine.request import Config, Failed, Finished, Trouble
+from engine.room import Room
+from engine.stream import State
+from tests.conftest import DEMO, PATIENCE_S
+from tests.test_client import ENDLESS_CTX, has_begun, next_event, request, whole
+
+
+class SmallRoom(Room):
+    """Has room for so many models of the same size."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self._n = n
+
+    def _free(self) -> int:
+        return 0 if len(self._others(None)) >= self._n else 2**60
+
+
+@pytest.fixture
+def engines() -> Iterator[Callable[..., list[Engine]]]:
+    """Makes so many engines in a room, none of them loaded, and closes them after the test."""
+    made: list[Engine] = []
+
+    def make(n: int, room: Room, model: Path = DEMO, n_ctx: int | None = None) -> list[Engine]:
+        new = [Engine(Config(str(model), n_ctx, 2, 1, draft=False), 8, room=room) for _ in range(n)]
+        for engine in new:
+            engine.start(load=False)
+        made.extend(new)
+        return new
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+def worker(engine: Engine) -> psutil.Process:
+    pid = engine.status().worker_pid
+    assert pid
+    return psutil.Process(pid)
+
+
+def test_models_are_loaded_beside_each_other_while_there_is_room(engines):
+    one, two = engines(2, Room())
+    assert one.status().state is State.IDLE
+    assert all(isinstance(whole(engine.submit(request("1", max_tokens=2)))[1], Finished) for engine in (one, two))
+    assert worker(one).is_running()
+    assert worker(two).is_running()
+
+
+def test_where_there_is_none_the_one_used_least_recently_goes_and_its_memory_comes_back(engines):
+    one, two, three = engines(3, SmallRoom(2))
+    for engine in (one, two, one):
+        whole(engine.submit(request("1", max_tokens=2)))
+    stays, goes = worker(one), worker(two)
+    whole(three.submit(request("1", max_tokens=2)))
+    assert two.status().state is State.IDLE
+    assert not goes.is_running()
+    assert stays.is_running()
+    whole(two.submit(request("2", max_tokens=2)))
+    assert not stays.is_running()
+
+
+def test_a_model_finishes_what_it_has_before_it_goes_and_those_who_come_then_wait_for_their_turn(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    running = one.submit(request("1"))
+    assert has_begun(running)
+    first = worker(one)
+    other = two.submit(request("1", max_tokens=2))
+    while not one._leaving:
+        threading.Event().wait(0.01)
+    late = one.submit(request("2", max_tokens=2))
+    assert first.is_running()
+    running.close()
+    assert isinstance(whole(other)[1], Finished)
+    assert not first.is_running()
+    assert isinstance(whole(late)[1], Finished), "it took its turn again"
+    assert two.status().state is State.IDLE
+
+
+def test_a_crash_does_not_cost_a_model_its_place(engines):
+    one, two = engines(2, SmallRoom(1))
+    whole(one.submit(request("1", max_tokens=2)))
+    worker(one).kill()
+    while not one.status().n_restarts:
+        threading.Event().wait(0.01)
+    assert one.wait(PATIENCE_S).state is State.READY
+    assert isinstance(whole(two.submit(request("1", max_tokens=2)))[1], Finished)
+
+
+def test_a_model_that_fits_nowhere_is_refused_unless_it_is_forced(engines, monkeypatch):
+    (engine,) = engines(1, Room())
+    monkeypatch.setattr(memory, "available", lambda: 10**6)
+    refused = next_event(engine.submit(request("1")))
+    assert isinstance(refused, Failed)
+    assert refused.trouble is Trouble.NO_MODEL
+    status = engine.status()
+    assert status.state is State.FAILED
+    assert "does not fit" in (status.failure or "")
+    with pytest.raises(DoesNotFitError):
+        memory.check(engine.config)
+    engine.load(force=True)
+    assert engine.wait(PATIENCE_S).state is State.READY
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once_for_each_state_of_its_file(engines, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(DEMO.read_bytes()[:-1000])
+    broken, good = engines(1, room := SmallRoom(1), path) + engines(1, room)
+    for _ in range(3):
+        assert isinstance(next_event(broken.submit(request("1"))), Failed)
+    assert broken.status().state is State.FAILED
+    assert isinstance(whole(good.submit(request("1", max_tokens=2)))[1], Finished)
+    path.write_bytes(DEMO.read_bytes())
+    assert isinstance(whole(broken.submit(request("2", max_tokens=2)))[1], Finished)
+
+
+def test_engines_that_wait_for_each_other_can_be_closed(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    assert has_begun(one.submit(request("1")))
+    two.submit(request("1"))
+    while not one._leaving:
+        threading.Event().wait(0.01)
+    closing = [threading.Thread(target=engine.close) for engine in (two, one)]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
