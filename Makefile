@@ -1,10 +1,10 @@
 # `make` lists the commands. Every target sets up what it needs.
 PYTHON ?= python3
 RUN := .venv/bin/python
-SOURCES := *.py api bench cache engine models scripts tests web
+SOURCES := *.py api bench cache convert engine models scripts tests web
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check fmt bench models download-gguf demo-model clean
+.PHONY: help setup setup-dev run test check fmt bench models download-gguf convert demo-model clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,8 +37,12 @@ bench: setup ## tokens/s of a model; options: make bench MODEL=path-or-name
 models: setup ## list the installed models
 	@$(RUN) -m models
 
-download-gguf: setup ## fetch a bigger model into models/; options: make download-gguf MODEL=repo:quant
+download-gguf: setup ## fetch a bigger model into models/; options: make download-gguf MODEL=name|repo:quant
 	@$(RUN) -m models.download $(MODEL)
+
+convert: setup ## make a GGUF of a checkpoint; options: make convert SRC=folder-or-repo QUANT=Q8_0
+	@$(RUN) -m pip install -q -r convert/requirements.txt
+	@$(RUN) -m convert $(SRC) $(if $(QUANT),--quant $(QUANT)) $(ARGS)
 
 demo-model: setup ## train the built-in demo model again (an hour and a half on 2 cores)
 	@$(PYTHON) -m venv build/demo/venv

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 import web
 from api import completions, describe, guard, openai, ops, responses, texts
 from api.answer import LOGS_ITSELF, ClientGone
-from api.errors import ApiError, from_http_status
+from api.errors import ApiError, from_http_status, ours
 from api.source import Source
 from settings import Settings
 
@@ -28,16 +28,7 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
     app = Flask("linnet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
-    api = Blueprint("api", __name__)
-    for module in (openai, completions, responses):
-        api.register_blueprint(module.blueprint(settings, source, model_name))
-    api.register_blueprint(texts.blueprint(source.engine, model_name))
-    app.register_blueprint(api, url_prefix="/v1")
-    app.register_blueprint(api, name="bare")  # some clients leave the prefix out
-    app.register_blueprint(describe.blueprint(settings, VERSION))
-    app.register_blueprint(openai.prefill(source, model_name))
-    app.register_blueprint(ops.blueprint(settings, source, model_name))
-    app.register_blueprint(web.blueprint())
+    _register(app, settings, source, model_name)
 
     @app.before_request
     def guarded() -> None:
@@ -63,7 +54,7 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
         log.exception("A fault of ours in %s %s", request.method, request.path, exc_info=error)
-        return ApiError(500, "The server failed; its log has the details.", "server_error").response()
+        return ours().response()
 
     @app.after_request
     def logged(response: Response) -> Response:
@@ -76,6 +67,19 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
         return response
 
     return app
+
+
+def _register(app: Flask, settings: Settings, source: Source, model_name: str) -> None:
+    api = Blueprint("api", __name__)
+    for module in (openai, completions, responses):
+        api.register_blueprint(module.blueprint(settings, source, model_name))
+    api.register_blueprint(texts.blueprint(source.engine, model_name))
+    app.register_blueprint(api, url_prefix="/v1")
+    app.register_blueprint(api, name="bare")  # some clients leave the prefix out
+    app.register_blueprint(describe.blueprint(settings, VERSION))
+    app.register_blueprint(openai.prefill(source, model_name))
+    app.register_blueprint(ops.blueprint(settings, source, model_name))
+    app.register_blueprint(web.blueprint())
 
 
 def request_id(given: str) -> str:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from api.errors import ApiError, unsupported, wrong
 from api.message import LOOSE, STRICT, Message
 
-HARMLESS = {
-    "cache_prompt",  # llama-server's: it is always done here
-    "metadata",
-    "prompt_cache_key",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
+Metadata = Annotated[dict[str, str], Field(max_length=16)]
+HARMLESS: dict[str, Any] = {
+    "cache_prompt": bool,  # llama-server's: it is always done here
+    "metadata": Metadata,
+    "prompt_cache_key": str,
+    "prompt_cache_options": dict[str, str],
+    "prompt_cache_retention": str,
+    "safety_identifier": str,
+    "service_tier": str,
+    "store": bool,
+    "user": str,
 }
 # Not supported: only values that ask for nothing pass.
 NEUTRAL: dict[str, list[Any]] = {
@@ -44,6 +45,7 @@ NEUTRAL: dict[str, list[Any]] = {
 }
 SHORT_BYTES = 8192  # a longer body is not worth remembering
 MOST_CHOICES = 16
+MOST_MESSAGES = 2000
 MOST_PROMPTS = 64
 MOST_TEXTS = 256  # to be embedded
 
@@ -57,7 +59,7 @@ def _boolean(value: object) -> object:
 No = Annotated[Literal[False], BeforeValidator(_boolean)]
 Yes = Annotated[Literal[True], BeforeValidator(_boolean)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**20)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**20, fail_fast=True)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -127,7 +129,7 @@ class Allowed(BaseModel):
 
     model_config = STRICT
     mode: Literal["auto", "required"]
-    tools: list[Choice] = Field(min_length=1, max_length=128)
+    tools: list[Choice] = Field(min_length=1, max_length=128, fail_fast=True)
 
 
 class AllowedTools(BaseModel):
@@ -162,7 +164,7 @@ class Sampled(BaseModel):
     repeat_penalty: float | None = Field(None, gt=0, le=10)
     logit_bias: dict[str, Bias] | None = Field(None, max_length=1024)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     grammar: str | None = Field(None, max_length=2**16)  # GBNF, as with llama-server
     return_progress: bool | None = None  # llama-server's, too
@@ -179,12 +181,12 @@ class Sampled(BaseModel):
 class ChatBody(Sampled):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=2000)
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: Format | None = None
-    tools: list[Tool] | None = Field(None, max_length=128)
+    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | Choice | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
@@ -196,9 +198,9 @@ class CompletionBody(Sampled):
 
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
         | Annotated[Tokens, Field(min_length=1)]
-        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
     )
     echo: bool | None = None
     best_of: int | None = Field(None, ge=1, le=MOST_CHOICES)
@@ -209,7 +211,7 @@ class PrefillBody(BaseModel):
     """POST /api/prefill: the messages of a chat request that will probably follow."""
 
     model_config = LOOSE
-    messages: list[Message] = Field(min_length=1, max_length=2000)
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     model: str | None = Field(None, max_length=512)
 
 
@@ -219,9 +221,9 @@ class EmbeddingsBody(BaseModel):
     model_config = LOOSE
     input: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
         | Annotated[Tokens, Field(min_length=1)]
-        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TEXTS)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
     )
     model: str | None = Field(None, max_length=512)
     encoding_format: Literal["float", "base64"] | None = None
@@ -259,7 +261,13 @@ def _read(kind: type[B], raw: bytes) -> B:
     except ValidationError as error:
         raise _first_fault(error) from None
     for name, value in (body.model_extra or {}).items():
-        if value is None or name in HARMLESS:
+        if value is None:
+            continue
+        if name in HARMLESS:
+            try:
+                _harmless(name).validate_python(value)
+            except ValidationError as error:
+                raise wrong(name, f"Invalid value for {name}: {error.errors()[0]['msg']}.") from None
             continue
         if name not in NEUTRAL:
             raise ApiError(400, f"Unrecognized request argument: {name[:100]}.", param=name[:100])
@@ -268,6 +276,11 @@ def _read(kind: type[B], raw: bytes) -> B:
     for i, message in enumerate(getattr(body, "messages", [])):
         message.check(f"messages[{i}]")
     return body
+
+
+@functools.cache
+def _harmless(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(HARMLESS[name], config=ConfigDict(strict=True))
 
 
 _read_again = functools.lru_cache(128)(_read)  # a repeated request is repeated byte for byte

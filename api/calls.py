@@ -67,10 +67,10 @@ class Calls:
 
     def _call(self) -> tuple[str, list[dict[str, Any]]]:
         """Between the tags, but not in arguments that are being streamed."""
-        if not self._named and (head := HEAD.match(self._held)):
+        if not self._named and (head := HEAD.match(self._held)) and (name := _text(head[1])) is not None:
             self._held = self._held[head.end() :]
             self._named = True
-            entry = self._begin(json.loads(head[1]))
+            entry = self._begin(name)
             entry["function"]["arguments"] = self._arguments()
             return "", [entry]
         block, tag, rest = self._held.partition(CALL_END)
@@ -114,6 +114,14 @@ class Calls:
                     return taken
         taken, self._held = self._held, ""
         return taken
+
+
+def _text(spelled: str) -> str | None:
+    """Of a JSON string; None: it is none."""
+    try:
+        return str(json.loads(spelled))
+    except ValueError:
+        return None
 
 
 def _joined(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

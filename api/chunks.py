@@ -13,7 +13,7 @@ from api.choice import Choice, Piece
 from engine.request import Finished, Progress
 
 DONE = b"data: [DONE]\n\n"
-
+CHUNK = "chat.completion.chunk"
 
 _MARK = "\0"  # where a chunk's text goes
 encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # one encoder, not a new one per token
@@ -59,7 +59,7 @@ class Heading:
     def chunk(self, index: int, piece: Piece) -> dict[str, Any]:
         """One piece of a stream."""
         choice = {"index": index, "delta": piece.delta, "logprobs": piece.logprobs, "finish_reason": None}
-        return self.object("chat.completion.chunk", [choice])
+        return self.object(CHUNK, [choice])
 
     def last_chunk(self, index: int, choice: Choice) -> dict[str, Any]:
         """The piece that says how a choice ended."""
@@ -70,21 +70,7 @@ class Heading:
             "finish_reason": choice.finish_reason,
             **_why(choice),
         }
-        return self.object("chat.completion.chunk", [told]) | {"timings": timings(total([choice]))}
-
-    def usage_chunk(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The last piece of a stream that was asked to tell its usage."""
-        return self.object("chat.completion.chunk", []) | {"usage": usage(total(choices))}
-
-    def progress_chunk(self, progress: Progress, n_prompt: int) -> dict[str, Any]:
-        """How much of the prompt is read, as llama-server tells it."""
-        told = {
-            "total": n_prompt,
-            "cache": progress.n_cached,
-            "processed": progress.n_read,
-            "time_ms": round(progress.seconds * 1000),
-        }
-        return self.object("chat.completion.chunk", []) | {"prompt_progress": told}
+        return self.object(CHUNK, [told]) | {"timings": timings(total([choice]))}
 
     def counts(self, choices: Sequence[Choice], n_each: int = 0) -> dict[str, Any]:
         """What is told beside the choices; so many of them share a prompt, or all (0)."""
@@ -132,6 +118,16 @@ def usage(end: Finished) -> dict[str, Any]:
         "total_tokens": end.n_prompt + end.n_answer,
         "prompt_tokens_details": {"cached_tokens": end.n_cached},
         "completion_tokens_details": {"reasoning_tokens": end.n_thought},
+    }
+
+
+def prompt_progress(progress: Progress, n_prompt: int) -> dict[str, Any]:
+    """How much of the prompt is read, under llama-server's names."""
+    return {
+        "total": n_prompt,
+        "cache": progress.n_cached,
+        "processed": progress.n_read,
+        "time_ms": round(progress.seconds * 1000),
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -13,16 +13,18 @@ from api.answer import Answer
 from api.body import CompletionBody, read
 from api.choice import Choice, Piece
 from api.errors import unsupported, wrong
-from api.openai import check_options, fingerprint, get, streamed, whole
+from api.openai import check_options, fingerprint
 from api.order import completion_request, orders
-from api.source import Source, how
-from api.stream import ChunkWriter, EventStream
+from api.reply import find, reply
+from api.source import Source
+from api.stream import ChunkWriter
 from engine.request import Trouble
 from settings import Settings
 
 KIND = "text_completion"
 PARAMS = dict.fromkeys((Trouble.CONTEXT_LENGTH, Trouble.BAD_PROMPT, Trouble.BAD_TOKENS), "prompt") | {
-    Trouble.BAD_SHAPE: "grammar"
+    Trouble.BAD_BIAS: "logit_bias",
+    Trouble.BAD_SHAPE: "grammar",
 }
 
 
@@ -33,33 +35,33 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
     @routes.post("/completions")
     def completions() -> Response:
         body = read(CompletionBody, request.get_data(cache=False))
-        check_options(body, model_name)
         prompts = texts.listed(body.prompt)
         n, n_made = body.n or 1, max(body.n or 1, body.best_of or 1)
-        check(body, len(prompts) * n_made, settings)
+        check_options(body, len(prompts) * n_made, settings, model_name)
+        check(body)
         made_by = fingerprint(source.engine)
         wanted = [completion_request(body, prompt, settings) for prompt in prompts]
         echo = texts.spelled(source.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
-        founds = get(source, [order for one in wanted for order in orders(body, one, settings, made_by, n_made)])
+        ordered = [order for one in wanted for order in orders(body, one, settings, made_by, n_made)]
+        founds = find(source, ordered)
         choices = [Choice(logprobs=wanted[0].logprobs is not None) for _ in founds]
         answer = Answer(founds, choices, request.environ, PARAMS)
         heading = chunks.Heading(model_name, founds[0].fingerprint or made_by, f"cmpl-{wanted[0].id}")
-        answer.accept()
-        if body.stream:
-            writer = Writer(answer, heading, body.include_usage, [text for text in echo for _ in range(n)])
-            return streamed(answer, EventStream(answer, writer, at_once=how(founds) == "hit"), founds)
-        with closing(answer):
+
+        def whole() -> dict[str, Any]:
             answer.read()
             told: list[dict[str, Any]] = []
             for i, text in enumerate(echo):
                 for choice in best(choices[i * n_made : (i + 1) * n_made], n):
                     told.append(told_whole(len(told), choice, text, body.logprobs is not None))
-            return whole(heading.object(KIND, told) | heading.counts(choices, n_made), founds)
+            return heading.object(KIND, told) | heading.counts(choices, n_made)
+
+        return reply(answer, founds, Writer(answer, heading, body, echo) if body.stream else None, whole)
 
     return routes
 
 
-def check(body: CompletionBody, n_all: int, settings: Settings) -> None:
+def check(body: CompletionBody) -> None:
     """Raises ApiError 400 for what does not go together."""
     if body.best_of is not None and body.best_of < (body.n or 1):
         raise wrong("best_of", "best_of must not be less than n.")
@@ -67,10 +69,6 @@ def check(body: CompletionBody, n_all: int, settings: Settings) -> None:
         raise wrong("best_of", "Which answer is best is known when all are whole: best_of cannot be streamed.")
     if body.echo and body.logprobs is not None:
         raise unsupported("echo", "echo together with logprobs is not supported: chances of the prompt are not computed.")
-    if n_all > settings.slots + settings.max_queue:
-        raise wrong(
-            "prompt", f"{n_all} answers at once are more than may wait here ({settings.slots + settings.max_queue})."
-        )
 
 
 def best(choices: Sequence[Choice], n: int) -> list[Choice]:
@@ -89,54 +87,70 @@ def told_whole(index: int, choice: Choice, before: str, logprobs: bool) -> dict[
     return {
         "index": index,
         "text": before + choice.text,
-        "logprobs": legacy(chances["content"], 0) if chances else None,
+        "logprobs": Legacy().push(chances["content"]) if chances else None,
         "finish_reason": choice.finish_reason,
     }
 
 
-def legacy(chances: list[dict[str, Any]], offset: int) -> dict[str, Any]:
-    """Chances as this endpoint tells them; `offset`: characters of the text before the first token."""
-    offsets = []
-    for chance in chances:
-        offsets.append(offset)
-        offset += len(chance["token"])
-    return {
-        "tokens": [chance["token"] for chance in chances],
-        "token_logprobs": [chance["logprob"] for chance in chances],
-        "top_logprobs": [{t["token"]: t["logprob"] for t in [*c["top_logprobs"], c]} for c in chances],
-        "text_offset": offsets,
-    }
+class Legacy:
+    """Chances as this endpoint tells them. `n_before`: characters of the text before the first token."""
+
+    def __init__(self, n_before: int = 0) -> None:
+        self._n = n_before
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, chances: list[dict[str, Any]]) -> dict[str, Any]:
+        """Of the next tokens. One that is a part of a character begins where the character does."""
+        offsets = []
+        for chance in chances:
+            offsets.append(self._n)
+            self._n += len(self._decoder.decode(bytes(chance["bytes"])))
+        return {
+            "tokens": [spelled(chance) for chance in chances],
+            "token_logprobs": [chance["logprob"] for chance in chances],
+            "top_logprobs": [{spelled(t): t["logprob"] for t in [*c["top_logprobs"], c]} for c in chances],
+            "text_offset": offsets,
+        }
+
+
+def spelled(chance: dict[str, Any]) -> str:
+    """A token as text; as OpenAI's bytes, where it is none by itself."""
+    data = bytes(chance["bytes"])
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 class Writer(ChunkWriter):
     """The same object again and again, each time with the next piece of text."""
 
-    def __init__(self, answer: Answer, heading: chunks.Heading, include_usage: bool, echo: Sequence[str]) -> None:
-        super().__init__(answer, heading, include_usage)
-        self._echo = echo
-        self._n_characters = [0] * len(echo)
+    def __init__(self, answer: Answer, heading: chunks.Heading, body: CompletionBody, echo: Sequence[str]) -> None:
+        """`echo`: of each prompt, what comes first."""
+        n = len(answer.choices) // len(echo)
+        super().__init__(KIND, answer, heading, body, n)
+        self._echo = [text for text in echo for _ in range(n)]
+        self._legacy = [Legacy() for _ in answer.choices]
 
     def begin(self) -> Iterator[bytes]:
         """What is echoed."""
         for i, text in enumerate(self._echo):
             if text:
-                yield self._text(i, text)
+                yield self._sse(self._object(i, text))
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """The next piece of a choice's text."""
-        chances = legacy(piece.logprobs["content"], self._n_characters[index]) if piece.logprobs else None
-        self._n_characters[index] += sum(len(token) for token in chances["tokens"]) if chances else 0
-        return self._text(index, piece.delta.get("content", ""), chances)
+        chances = self._legacy[index].push(piece.logprobs["content"]) if piece.logprobs else None
+        return self._sse(self._object(index, piece.delta.get("content", ""), chances))
 
     def end(self, index: int) -> bytes:
         """Why a choice ended."""
-        return self._text(index, "", None, self._answer.choices[index].finish_reason)
+        choice = self._answer.choices[index]
+        told = self._object(index, "", None, choice.finish_reason)
+        return self._sse(told | {"timings": chunks.timings(chunks.total([choice]))})
 
-    def finish(self) -> Iterator[bytes]:
-        """The usage, where it is wanted."""
-        if self._include_usage:
-            yield chunks.sse(self._heading.object(KIND, []) | self._heading.counts(self._answer.choices))
-
-    def _text(self, i: int, text: str, logprobs: dict[str, Any] | None = None, reason: str | None = None) -> bytes:
+    def _object(
+        self, i: int, text: str, logprobs: dict[str, Any] | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
         choice = {"index": i, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return self._sse(self._heading.object(KIND, [choice]))
+        return self._heading.object(KIND, [choice])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from api.body import (
@@ -18,6 +19,7 @@ from api.body import (
     PrefillBody,
     TokenizeBody,
 )
+from api.guard import OPEN_PATHS
 from api.items import ResponsesBody
 from settings import Settings
 
@@ -33,6 +35,7 @@ ENDPOINTS: list[tuple[str, str, type[BaseModel] | None, str]] = [
     ("/v1/models", "get", None, "The models: one."),
     ("/v1/models/{model}", "get", None, "One model."),
     ("/api/prefill", "post", PrefillBody, "Reads a prompt ahead of its request."),
+    ("/openapi.json", "get", None, "This description."),
     ("/health", "get", None, "Whether a request would be served now."),
     ("/cache", "get", None, "The answers kept."),
     ("/cache", "delete", None, "Forgets the answers kept."),
@@ -61,11 +64,14 @@ ERROR = {
 def blueprint(settings: Settings, version: str) -> Blueprint:
     """The route."""
     routes = Blueprint("describe", __name__)
-    description = describe(settings, version)
+
+    @functools.cache  # not at once: it takes a tenth of a second, and few ask
+    def description() -> dict[str, Any]:
+        return describe(settings, version)
 
     @routes.get("/openapi.json")
     def openapi() -> Response:
-        return jsonify(description)
+        return jsonify(description())
 
     return routes
 
@@ -106,6 +112,8 @@ def _operation(path: str, body: type[BaseModel] | None, says: str) -> dict[str, 
         "summary": says,
         "responses": {"200": {"description": says, "content": content}, "default": error},
     }
+    if path in OPEN_PATHS:
+        operation["security"] = []
     if path == "/health":
         operation["responses"]["503"] = {"description": "Not now, and why.", "content": content}
     if body:
@@ -118,7 +126,10 @@ def _operation(path: str, body: type[BaseModel] | None, says: str) -> dict[str, 
 
 def _close(schema: dict[str, Any], body: type[BaseModel]) -> None:
     """Names what `api.body.read` lets pass beside the model's own fields."""
-    others: dict[str, Any] = {name: {"description": "Cannot change the answer."} for name in HARMLESS}
+    others: dict[str, Any] = {
+        name: TypeAdapter(kind | None).json_schema() | {"description": "Cannot change the answer."}
+        for name, kind in HARMLESS.items()
+    }
     for name, values in NEUTRAL.items():
         others[name] = {"enum": [None, *values], "description": "Not supported; these values ask for nothing."}
     schema["properties"] |= {name: other for name, other in sorted(others.items()) if name not in body.model_fields}

@@ -30,6 +30,7 @@ TROUBLES = {
     Trouble.CONTEXT_LENGTH: Kind(400, "invalid_request_error", "context_length_exceeded"),
     Trouble.BAD_PROMPT: Kind(400, "invalid_request_error"),
     Trouble.BAD_TOKENS: Kind(400, "invalid_request_error", "invalid_value"),
+    Trouble.BAD_BIAS: Kind(400, "invalid_request_error", "invalid_value"),
     Trouble.BAD_SHAPE: Kind(400, "invalid_request_error", "invalid_value"),
     Trouble.QUEUE_FULL: Kind(429, "rate_limit_error", "rate_limit_exceeded"),
     Trouble.LOADING: Kind(503, "server_error", "model_loading"),
@@ -78,6 +79,11 @@ def wrong(param: str | None, message: str) -> ApiError:
 def unsupported(param: str, message: str) -> ApiError:
     """For what cannot be honoured."""
     return ApiError(400, message, code="unsupported_parameter", param=param)
+
+
+def ours() -> ApiError:
+    """For a fault that nobody foresaw."""
+    return ApiError(500, "The server failed; its log has the details.", "server_error")
 
 
 def from_failed(event: Failed, param: str | None = None) -> ApiError:

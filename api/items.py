@@ -6,12 +6,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from api.body import Allowed, AllowedTools, ChatBody, Effort, Format, Function, JsonSchema, Named, No, Tool, ToolName
+from api.body import (
+    MOST_MESSAGES,
+    Allowed,
+    AllowedTools,
+    ChatBody,
+    Effort,
+    Format,
+    Function,
+    JsonSchema,
+    Metadata,
+    Named,
+    No,
+    Tool,
+    ToolName,
+)
 from api.body import Choice as ToolChoice
-from api.errors import wrong
-from api.message import LOOSE, STRICT, Call, Called, Message
+from api.errors import ApiError, wrong
+from api.message import LOOSE, PARTS, STRICT, Call, Called, Message
 
-TOLERANT = ConfigDict(strict=True, extra="ignore")  # items come back as they were given, with much that says nothing
+TOLERANT = ConfigDict(strict=True, extra="ignore")  # parts come back as they were given, with much that says nothing
+SAYS_NOTHING = {"id", "type", "status", "phase", "created_by", "namespace"}  # in an item that comes back
 
 
 class Part(BaseModel):
@@ -30,29 +45,39 @@ class BlindPart(BaseModel):
     type: Literal["input_image", "input_audio", "input_file"]
 
 
-class InMessage(BaseModel):
+class InItem(BaseModel):
+    """What all items have in common."""
+
+    model_config = LOOSE
+
+    def check(self, where: str) -> None:
+        """Raises ApiError 400 for what would be lost."""
+        for name, value in (self.model_extra or {}).items():
+            if value not in (None, [], "") and name not in SAYS_NOTHING:
+                param = f"{where}.{name[:100]}"
+                raise ApiError(400, f"Unrecognized request argument: {param}.", param=param)
+
+
+class InMessage(InItem):
     """A message."""
 
-    model_config = TOLERANT
     role: Literal["user", "system", "developer", "assistant"]
-    content: str | list[Annotated[Part | BlindPart, Field(discriminator="type")]]
+    content: str | Annotated[list[Annotated[Part | BlindPart, Field(discriminator="type")]], PARTS]
 
 
-class InCall(BaseModel):
+class InCall(InItem):
     """A call that the model made earlier."""
 
-    model_config = TOLERANT
     call_id: str
     name: ToolName
     arguments: str
 
 
-class InOutput(BaseModel):
+class InOutput(InItem):
     """What a called function returned."""
 
-    model_config = TOLERANT
     call_id: str
-    output: str | list[Part]
+    output: str | Annotated[list[Part], PARTS]
 
 
 class InReasoning(BaseModel):
@@ -100,7 +125,7 @@ class AllowedResponseTools(BaseModel):
     model_config = STRICT
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[NamedTool] = Field(min_length=1, max_length=128)
+    tools: list[NamedTool] = Field(min_length=1, max_length=128, fail_fast=True)
 
 
 class TextFormat(BaseModel):
@@ -138,24 +163,26 @@ class ResponsesBody(BaseModel):
     """All that is honoured. None is the same as absent."""
 
     model_config = LOOSE
-    input: str | Annotated[list[Item], Field(min_length=1, max_length=2000)]
+    # The instructions are one message more.
+    input: str | Annotated[list[Item], Field(min_length=1, max_length=MOST_MESSAGES - 1, fail_fast=True)]
     model: str | None = Field(None, max_length=512)
     instructions: str | None = None
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     max_output_tokens: int | None = Field(None, ge=1)
-    tools: list[ResponseTool] | None = Field(None, max_length=128)
+    tools: Annotated[list[ResponseTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedResponseTools | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     cache: bool | None = None  # Linnet's own; see api.control
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     truncation: Literal["disabled"] | None = None
     background: No | None = None
-    include: Annotated[list[Literal["reasoning.encrypted_content"]], Field(max_length=10)] | None = None  # there is none
+    # Of what can be included here, there is none.
+    include: Annotated[list[Literal["reasoning.encrypted_content"]], Field(max_length=10, fail_fast=True)] | None = None
 
     def told_tool_choice(self) -> Any:
         """As the response repeats it."""
@@ -192,6 +219,8 @@ def _message(**fields: Any) -> Message:
 
 
 def _add(messages: list[Message], item: Any, where: str) -> None:
+    if isinstance(item, InItem):
+        item.check(where)
     match item:
         case InMessage():
             message = _message(role=item.role, content=_content(item.content))

@@ -10,6 +10,7 @@ from api.errors import ApiError, unsupported, wrong
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 LOOSE = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)  # what is more in it is looked at by hand
+PARTS = Field(max_length=1000, fail_fast=True)  # of one message
 EMPTY_LISTS = {"annotations"}  # clients send answers back with their empty fields
 BLIND = {
     "image_url": "This model has no eyes: images cannot be sent to it.",
@@ -24,6 +25,7 @@ class TextPart(BaseModel):
     model_config = STRICT
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: Any = None  # where a cache is to look; ours looks everywhere
 
 
 class RefusalPart(BaseModel):
@@ -63,9 +65,11 @@ class Message(BaseModel):
 
     model_config = LOOSE
     role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: str | list[Annotated[TextPart | RefusalPart | OtherPart, Field(discriminator="type")]] | None = None
+    content: (
+        str | Annotated[list[Annotated[TextPart | RefusalPart | OtherPart, Field(discriminator="type")]], PARTS] | None
+    ) = None
     name: str | None = None
-    tool_calls: list[Call] | None = Field(None, max_length=128)
+    tool_calls: Annotated[list[Call], Field(max_length=128, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None  # earlier reasoning is not part of a prompt; clients send it back all the same

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import time
 import uuid
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -20,15 +19,16 @@ from api import chunks
 from api.answer import Answer
 from api.body import ChatBody, PrefillBody, Sampled, read
 from api.choice import Choice
-from api.errors import ApiError
+from api.errors import ApiError, wrong
 from api.order import chat_request, orders, plain, shaped_by
-from api.source import Found, Order, Source, how
-from api.stream import HEADERS, ChatWriter, EventStream
+from api.reply import find, reply
+from api.source import Found, Source
+from api.stream import ChatWriter
 from engine.client import Engine
 from engine.request import Ready, Reason, Request, Trouble
 from settings import Settings
 
-PARAMS = {Trouble.CONTEXT_LENGTH: "messages", Trouble.BAD_PROMPT: "messages", Trouble.BAD_TOKENS: "logit_bias"}
+PARAMS = {Trouble.CONTEXT_LENGTH: "messages", Trouble.BAD_PROMPT: "messages", Trouble.BAD_BIAS: "logit_bias"}
 
 
 def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
@@ -51,20 +51,19 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
     @routes.post("/chat/completions")
     def chat_completions() -> Response:
         body = read(ChatBody, request.get_data(cache=False))
-        check_options(body, model_name)
+        check_options(body, body.n or 1, settings, model_name)
         wanted = chat_request(body, settings)
         ordered = orders(body, wanted, settings, fingerprint(source.engine), body.n or 1)
-        founds = get(source, ordered)
+        founds = find(source, ordered)
         choices = [Choice(bool(wanted.tools), wanted.logprobs is not None) for _ in founds]
         answer = Answer(founds, choices, request.environ, PARAMS | {Trouble.BAD_SHAPE: shaped_by(body)})
         heading = chunks.Heading(model_name, founds[0].fingerprint or ordered[0].fingerprint, f"chatcmpl-{wanted.id}")
-        answer.accept()
-        if body.stream:
-            writer = ChatWriter(answer, heading, body.include_usage, bool(body.return_progress))
-            return streamed(answer, EventStream(answer, writer, at_once=how(founds) == "hit"), founds)
-        with closing(answer):
+
+        def whole() -> dict[str, Any]:
             answer.read()
-            return whole(heading.completion(choices), founds)
+            return heading.completion(choices)
+
+        return reply(answer, founds, ChatWriter(answer, heading, body) if body.stream else None, whole)
 
     return routes
 
@@ -88,39 +87,12 @@ def prefill(source: Source, model_name: str) -> Blueprint:
     return routes
 
 
-def get(source: Source, ordered: Sequence[Order]) -> list[Found]:
-    """An answer for each order. Raises ApiError; then none is left behind."""
-    founds: list[Found] = []
-    try:
-        for order in ordered:
-            founds.append(source.get(order))
-    except ApiError:
-        for found in founds:
-            found.events.close()
-        raise
-    return founds
-
-
-def streamed(answer: Answer, body: EventStream, founds: Sequence[Found]) -> Response:
-    """A response of events. It closes the answer, also when nothing of it was read."""
-    return Response(body, mimetype="text/event-stream", headers=HEADERS | headers(founds))
-
-
-def whole(data: dict[str, Any], founds: Sequence[Found]) -> Response:
-    """A response of JSON."""
-    return Response(chunks.encode(data), mimetype="application/json", headers=headers(founds))
-
-
-def headers(founds: Sequence[Found]) -> dict[str, str]:
-    """How the answers were found; their age is that of the oldest."""
-    ages = [found.age_s for found in founds if found.age_s is not None]
-    age = {"Age": str(max(ages))} if how(founds) == "hit" and ages else {}
-    return {"X-Linnet-Cache": how(founds)} | age
-
-
-def check_options(body: Sampled, served: str) -> None:
-    """What the fields of a body do not say one by one. Raises ApiError."""
+def check_options(body: Sampled, n_all: int, settings: Settings, served: str) -> None:
+    """What the fields of a body do not say one by one; it asks for so many answers. Raises ApiError."""
     check_model(body.model, served)
+    if n_all > settings.slots + settings.max_queue:
+        most = settings.slots + settings.max_queue
+        raise wrong("n" if n_all == body.n else "prompt", f"{n_all} answers at once are more than may wait here ({most}).")
     if body.stream_options and not body.stream:
         raise ApiError(400, "stream_options is only allowed when stream is true.", param="stream_options")
 

@@ -34,9 +34,9 @@ def orders(body: Sampled, wanted: Request, settings: Settings, fingerprint: str,
         fingerprint=fingerprint,
         whole=not body.stream,
     )
-    if n == 1:
-        return [order]
-    seeds = [(sampling.seed + i) % N_SEEDS if sampling.temperature else sampling.seed for i in range(n)]
+    if n == 1 or not sampling.temperature:
+        return [order] * n
+    seeds = [(sampling.seed + i) % N_SEEDS for i in range(n)]
     return [
         replace(order, request=replace(wanted, id=uuid.uuid4().hex, sampling=replace(sampling, seed=seed))) for seed in seeds
     ]
@@ -67,7 +67,7 @@ def completion_request(body: CompletionBody, prompt: str | list[int], settings: 
         messages=[],
         prompt=prompt,
         max_tokens=16 if body.max_tokens is None else body.max_tokens,  # OpenAI's default
-        logprobs=0 if body.best_of and body.logprobs is None else body.logprobs,
+        logprobs=0 if body.logprobs is None and (body.best_of or 1) > (body.n or 1) else body.logprobs,
         shape=_grammar(body),
     )
 
@@ -154,7 +154,7 @@ def shape(body: ChatBody, tools: list[Tool]) -> Shape | None:
     """What the answer must look like."""
     format = body.response_format if body.response_format and body.response_format.type != "text" else None
     if bool(format) + bool(body.grammar) + bool(tools) > 1:
-        raise wrong("response_format", "Of response_format, grammar and tools, one at a time can shape an answer.")
+        raise wrong(shaped_by(body), "Of response_format, grammar and tools, one at a time can shape an answer.")
     if tools:
         choice = body.tool_choice
         free = choice in (None, "auto") or (isinstance(choice, AllowedTools) and choice.allowed_tools.mode == "auto")
@@ -212,6 +212,6 @@ def _honoured(wanted: Any, param: str) -> dict[str, Any]:
 
 
 def _token(number: str) -> int:
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
+    if not (number.isascii() and number.isdigit() and len(number) < 10 and str(int(number)) == number):
         raise wrong("logit_bias", f"logit_bias has a key that is no token's number: {number[:20]!r}.")
     return int(number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -19,10 +19,11 @@ from api.body import read
 from api.choice import Choice, Piece
 from api.errors import ApiError
 from api.items import ResponsesBody, chat_of
-from api.openai import check_model, fingerprint, get, streamed, whole
+from api.openai import check_model, fingerprint
 from api.order import chat_request, orders
-from api.source import Source, how
-from api.stream import EventStream, told
+from api.reply import find, reply
+from api.source import Source
+from api.stream import told
 from engine.request import Progress, Trouble
 from settings import Settings
 
@@ -38,21 +39,36 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         body = read(ResponsesBody, request.get_data(cache=False))
         check_model(body.model, model_name)
         chat = chat_of(body)
-        wanted = chat_request(chat, settings)
-        founds = get(source, orders(chat, wanted, settings, fingerprint(source.engine), 1))
-        answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ, PARAMS | {Trouble.BAD_SHAPE: "tools" if wanted.tools else "text"})
+        try:
+            wanted = chat_request(chat, settings)
+        except ApiError as error:
+            raise replace(error, param=own(error.param)) from error
+        founds = find(source, orders(chat, wanted, settings, fingerprint(source.engine), 1))
+        params = PARAMS | {Trouble.BAD_SHAPE: "tools" if wanted.tools else "text"}
+        answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ, params)
         writer = Writer(answer, heading(body, model_name))
-        answer.accept()
-        if body.stream:
-            return streamed(answer, EventStream(answer, writer, at_once=how(founds) == "hit"), founds)
-        with closing(answer):
+
+        def whole() -> dict[str, Any]:
             for _, what in answer:
                 if isinstance(what, Piece):
                     writer.piece(0, what)
             writer.end(0)
-            return whole(writer.response(), founds)
+            return writer.response()
+
+        return reply(answer, founds, writer if body.stream else None, whole)
 
     return routes
+
+
+def own(param: str | None) -> str | None:
+    """The field that a chat's is called here."""
+    for theirs, ours in (
+        ("response_format.json_schema", "text.format"),
+        ("response_format", "text.format"),
+        (".function", ""),
+    ):
+        param = param and param.replace(theirs, ours)
+    return param
 
 
 def heading(body: ResponsesBody, model_name: str) -> dict[str, Any]:

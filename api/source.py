@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -138,6 +138,11 @@ class Source:
                     return hit
             store.count(misses=1)
             return Found(self._start(store, key, order, facts, entry), "miss")
+
+    def again(self, found: Found) -> Found | None:
+        """The same answer once more, where it is just being made."""
+        stream = self.engine.join(found.events) if isinstance(found.events, Stream) else None
+        return replace(found, events=stream) if stream else None
 
     def _usable(self, entry: Entry | None, control: Control) -> Entry | None:
         """What is known, unless it is too old."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, Self
 
 from api.answer import Answer, ClientGone
+from api.body import Sampled
 from api.choice import Piece
-from api.chunks import DONE, Heading, comment, pattern, sse
-from api.errors import ApiError
+from api.chunks import CHUNK, DONE, Heading, comment, pattern, prompt_progress, sse, total, usage
+from api.errors import ApiError, ours
 from engine.request import Finished, Progress
 
+log = logging.getLogger("linnet")
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -65,6 +68,9 @@ class EventStream:
             yield writer.error(error)
         except ClientGone:
             return
+        except Exception:  # too late for a status, but whoever reads must not wait for what will not come
+            log.exception("A fault of ours in the middle of a stream")
+            yield writer.error(ours())
         yield writer.done
 
 
@@ -80,12 +86,23 @@ class ChunkWriter:
 
     done = DONE
 
-    def __init__(self, answer: Answer, heading: Heading, include_usage: bool) -> None:
-        self._answer, self._heading, self._include_usage = answer, heading, include_usage
+    def __init__(self, kind: str, answer: Answer, heading: Heading, body: Sampled, n_each: int = 0) -> None:
+        """`kind`: the name of the objects; so many choices share a prompt, or all (0)."""
+        self._kind, self._answer, self._heading, self._n_each = kind, answer, heading, n_each
+        self._include_usage, self._return_progress = body.include_usage, bool(body.return_progress)
+
+    def finish(self) -> Iterator[bytes]:
+        """The usage, where it is wanted."""
+        if self._include_usage:
+            end = total(self._answer.choices, self._n_each)
+            yield sse(self._heading.object(self._kind, []) | {"usage": usage(end)})
 
     def progress(self, progress: Progress) -> bytes:
-        """A comment."""
-        return told(progress, self._answer.n_prompt)
+        """An event for those who know it; else a comment."""
+        if not self._return_progress:
+            return told(progress, self._answer.n_prompt)
+        read = prompt_progress(progress, self._answer.n_prompt)
+        return self._sse(self._heading.object(self._kind, []) | {"prompt_progress": read})
 
     def error(self, error: ApiError) -> bytes:
         """In the middle of a stream it is an event like others."""
@@ -101,9 +118,8 @@ class ChunkWriter:
 class ChatWriter(ChunkWriter):
     """Chunks of a chat completion."""
 
-    def __init__(self, answer: Answer, heading: Heading, include_usage: bool, return_progress: bool) -> None:
-        super().__init__(answer, heading, include_usage)
-        self._return_progress = return_progress
+    def __init__(self, answer: Answer, heading: Heading, body: Sampled) -> None:
+        super().__init__(CHUNK, answer, heading, body)
         self._texts: dict[int, Callable[[str], bytes]] = {}  # by choice
 
     def begin(self) -> Iterator[bytes]:
@@ -123,14 +139,3 @@ class ChatWriter(ChunkWriter):
     def end(self, index: int) -> bytes:
         """Why a choice ended."""
         return self._sse(self._heading.last_chunk(index, self._answer.choices[index]))
-
-    def finish(self) -> Iterator[bytes]:
-        """The usage, where it is wanted."""
-        if self._include_usage:
-            yield sse(self._heading.usage_chunk(self._answer.choices))
-
-    def progress(self, progress: Progress) -> bytes:
-        """An event for those who know it."""
-        if self._return_progress:
-            return self._sse(self._heading.progress_chunk(progress, self._answer.n_prompt))
-        return super().progress(progress)

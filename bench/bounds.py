@@ -19,6 +19,7 @@ import psutil
 from bench import stream
 from bench.steps import again_with_environment
 from engine import memory, threads
+from engine.header import read_header
 from engine.native.model import Model
 from engine.request import Config
 from engine.scheduler import step_size
@@ -79,9 +80,7 @@ def used(url: str, path: str) -> dict[str, float]:
     (front,) = (p for p in psutil.Process().children() if "server.py" in " ".join(p.cmdline()))
     total = sum(p.memory_full_info().pss for p in (front, *front.children()))
     mapped = sum(m.pss for p in front.children() for m in p.memory_maps() if m.path == str(Path(path).resolve()))
-    shape = memory.read(Path(path))
-    assert shape
-    kv = shape.n_kv * memory.KV_BYTES["f16"] * N_SLOTS * N_CTX
+    kv = (read_header(Path(path)).kv_elements or 0) * memory.KV_BYTES["f16"] * N_SLOTS * N_CTX
     return {"total_mb": total / 1e6, "beside_mb": (total - mapped - _rearranged(path) - kv) / 1e6}
 
 

@@ -72,7 +72,7 @@ class Answer(Sequence):
     def remember(self, pieces: list[bytes]) -> None:
         """Takes the tokens that were said before by another worker; `pieces` are their bytes."""
         for token, piece in zip(self.request.done, pieces, strict=True):
-            self._note(token, piece, self.text.push(piece))
+            self._note(token, piece, self._show(piece))
         self.sampler.accept(self.request.done)
 
     @property
@@ -89,7 +89,7 @@ class Answer(Sequence):
         """Takes the next token; the text that can be shown now, and why the answer ends with it if it does."""
         self.tokens.append(token)
         self.unsent.append(token)
-        text = self.text.push(piece)
+        text = self._show(piece)
         n_too_many, loop = self._note(token, piece, text)
         if n_too_many is not None:
             self.text.drop()
@@ -102,6 +102,10 @@ class Answer(Sequence):
         if loop:
             return text, Reason.LOOP
         return text, self.used_up(n_ctx)
+
+    def _show(self, piece: bytes) -> str:
+        # What is in shape is whole only at its end: half a call or half an object helps nobody.
+        return self.text.push(piece, stops=not (self.constraint and self.constraint.grammar))
 
     def used_up(self, n_ctx: int) -> Reason | None:
         """Which allowance of tokens is used up: the request's or the context's."""

@@ -217,9 +217,10 @@ class Loop:
         draft, answer.draft = answer.draft, []
         n_right = 0
         for guessed in (*draft, None):
-            with self._beat.inside_for(answer.id):
+            with self._beat.inside_for(answer.id):  # grammars are native code, too
                 token = self._choose(answer, row + n_right)
-            if not self._deliver(answer, token):
+                goes_on = self._deliver(answer, token)
+            if not goes_on:
                 return
             if token != guessed:
                 break
@@ -254,7 +255,7 @@ class Loop:
                 raise GrammarError("The model has no token that fits.")
             text, reason = answer.push(token, self._model.vocabulary.piece(token), self._model.n_ctx)
         except GrammarError as error:
-            self._unsent.append(words.Failed(answer.id, Trouble.INTERNAL, f"The answer cannot be kept in shape: {error}"))
+            self._unsent.append(words.Failed(answer.id, Trouble.BAD_SHAPE, f"The answer cannot be kept in shape: {error}"))
             self.remove(answer)
             return False
         if text:

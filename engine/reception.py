@@ -14,7 +14,7 @@ from engine.prompt import Prompt, Prompter, PromptError, TokensError, TooLongErr
 from engine.request import Accepted, Finished, Reason, Request, Result, Shape, Trouble, Want, Word
 from engine.thinking import CLOSING, Thinking
 
-LONGEST_TEXT = 2**20  # tokens of a text that is only to be told in tokens
+LONGEST_TEXT = 2**19  # characters, or tokens, of a text that is only to be told in the other: while it is, nothing else runs
 
 
 class RefusalError(Exception):
@@ -39,7 +39,7 @@ class Reception:
         for token, _ in request.sampling.logit_bias:
             if not 0 <= token < self._vocabulary.n_tokens:
                 message = f"Tokens of this model are numbers from 0 to {self._vocabulary.n_tokens - 1}, not {int(token)}."
-                raise RefusalError(Trouble.BAD_TOKENS, message)
+                raise RefusalError(Trouble.BAD_BIAS, message)
         constraint = self._constraint(request.shape, prompt) if request.shape else None
         sampler = self._model.sampler(request.sampling)
         answer = Answer.new(request, prompt, sampler, constraint=constraint, closing=self._closing)
@@ -52,6 +52,9 @@ class Reception:
 
     def tell(self, request: Request) -> list[Word]:
         """All that is to be said to a request that needs no computing. Raises RefusalError."""
+        if len(request.prompt or "") > LONGEST_TEXT:
+            message = f"The text is too long: at most {LONGEST_TEXT:,} characters or tokens are told in the other."
+            raise RefusalError(Trouble.CONTEXT_LENGTH, message)
         tokens = self._read(request, LONGEST_TEXT).tokens
         pieces = [self._vocabulary.piece(token) for token in tokens]
         values: list[Any] = [[token, piece.decode("latin-1")] for token, piece in zip(tokens, pieces, strict=True)]

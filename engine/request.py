@@ -26,6 +26,7 @@ class Trouble(StrEnum):
     CONTEXT_LENGTH = "context_length"  # the prompt does not fit into the context of one request
     BAD_PROMPT = "bad_prompt"  # the chat template refuses these messages
     BAD_TOKENS = "bad_tokens"  # the model has no such tokens
+    BAD_BIAS = "bad_bias"  # nor such tokens to be made likelier
     BAD_SHAPE = "bad_shape"  # no grammar can be made of the shape that the answer is to have
     QUEUE_FULL = "queue_full"  # as many wait as may wait
     LOADING = "loading"  # the model is being loaded or loaded again

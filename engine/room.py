@@ -10,7 +10,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from engine import memory
-from engine.stream import State
 
 if TYPE_CHECKING:
     from engine.client import Engine
@@ -47,9 +46,10 @@ class Room:
             return [other for other in self._inside if other is not engine]
 
     def _free(self) -> int:
-        """Bytes that nobody has or is about to have. Weights are mapped files: the system counts them as free."""
+        """Bytes nobody has or is about to have. To the system mapped weights are free, and loading takes a while."""
         with self._guard:
             inside = dict(self._inside)
-        loaded = {engine for engine in inside if engine.status().state is State.READY}
-        taken = sum(need.weights_bytes if e in loaded else need.total_bytes for e, need in inside.items() if need)
-        return memory.available() - taken
+        unseen = sum(
+            max(0, need.total_bytes - memory.own(engine.status().worker_pid)) for engine, need in inside.items() if need
+        )
+        return memory.available() - unseen

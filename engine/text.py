@@ -21,12 +21,14 @@ class Text:
         self._held = ""
         self.stopped = False
 
-    def push(self, piece: bytes) -> str:
-        """The text made certain by the next token's bytes, maybe ""."""
+    def push(self, piece: bytes, stops: bool = True) -> str:
+        """The text made certain by the next token's bytes, maybe "". `stops`: stop strings may end with it."""
         text = self._decoder.decode(piece)
         if not self._stop:
             return text
         self._held += text
+        if not stops:
+            return self.finish()
         found = [at for at in map(self._held.find, self._stop) if at >= 0]
         if found:
             self.stopped = True

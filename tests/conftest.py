@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import openai
 import psutil
 import pytest
@@ -20,6 +21,8 @@ from bench import shapes
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "models/demo/demo.gguf"
 PATIENCE_S = 60.0  # for what takes a second on a quiet machine
+hypothesis.settings.register_profile("linnet", deadline=None)  # this machine may be busy with other tests
+hypothesis.settings.load_profile("linnet")
 
 
 class Server:

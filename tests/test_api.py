@@ -12,6 +12,7 @@ from api import errors
 from api.app import LARGEST_BODY_BYTES, create_app
 from api.body import HARMLESS, NEUTRAL, ChatBody
 from api.source import Source
+from api.stream import ChatWriter
 from engine.request import Accepted, Delta, Event, Failed, Finished, Ready, Request, Trouble
 from engine.stream import NOTHING, Begun, Sink, State, Status, Stream, Work
 from settings import Settings
@@ -160,16 +161,21 @@ def test_what_is_not_supported_is_refused_by_name_and_never_ignored(http, engine
     assert len(engine.requests) == 1 + len(NEUTRAL[field])
 
 
+GIVEN: dict[Any, Any] = {str: "x", bool: True}  # what is neither takes a dictionary
+
+
 @pytest.mark.parametrize("field", sorted(HARMLESS))
-def test_what_cannot_change_the_answer_is_accepted(http, field):
-    assert http.post(CHAT, json=BODY | {field: "x"}).status_code == 200
+def test_what_cannot_change_the_answer_is_accepted_if_it_is_what_it_should_be(http, field):
+    assert http.post(CHAT, json=BODY | {field: GIVEN.get(HARMLESS[field], {"a": "b"})}).status_code == 200
+    response = http.post(CHAT, json=BODY | {field: [5]})
+    assert (response.status_code, error_of(response)["param"]) == (400, field)
 
 
 def test_the_three_lists_of_fields_do_not_overlap():
     honoured = set(ChatBody.model_fields)
-    assert not honoured & HARMLESS
+    assert not honoured & set(HARMLESS)
     assert not honoured & set(NEUTRAL)
-    assert not HARMLESS & set(NEUTRAL)
+    assert not set(HARMLESS) & set(NEUTRAL)
 
 
 def test_defaults_are_filled_in_and_a_low_temperature_becomes_greedy(engine):
@@ -199,7 +205,7 @@ def test_every_trouble_of_the_engine_has_a_status_before_the_first_byte(trouble,
 PARAMS = {
     Trouble.CONTEXT_LENGTH: "messages",
     Trouble.BAD_PROMPT: "messages",
-    Trouble.BAD_TOKENS: "logit_bias",
+    Trouble.BAD_BIAS: "logit_bias",
     Trouble.BAD_SHAPE: "response_format",
 }
 
@@ -220,6 +226,22 @@ def test_a_failure_in_the_middle_of_a_whole_answer_is_an_error_and_no_half_answe
     response = client_of(engine).post(CHAT, json=BODY)
     assert response.status_code == 500
     assert error_of(response)["message"] == "It crashed."
+
+
+def test_a_fault_of_ours_in_the_middle_of_a_stream_is_told_and_ends_it(http, engine, monkeypatch):
+    monkeypatch.setattr(ChatWriter, "piece", lambda *_: 1 / 0)
+    with http.post(CHAT, json=BODY | {"stream": True}) as response:
+        *_, error, done = events_of(response)
+    assert (error["error"]["type"], done) == ("server_error", "[DONE]")
+    assert engine.closed == 1
+
+
+def test_greedy_choices_are_computed_once(http, engine):
+    choices = json.loads(http.post(CHAT, json=BODY | {"n": 3}).data)["choices"]
+    assert [choice["message"]["content"] for choice in choices] == ["Hello 🐦"] * 3
+    assert len(engine.requests) == 1
+    http.post(CHAT, json=BODY | {"n": 3, "temperature": 1})
+    assert len(engine.requests) == 4
 
 
 def test_a_stream_that_nobody_begins_to_read_is_cancelled_all_the_same(http, engine):

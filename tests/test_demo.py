@@ -14,7 +14,7 @@ import openai
 import pytest
 from gguf import GGUFReader
 
-from models import download
+from models.catalog import DEFAULT, catalog
 from models.demo import asking, cases
 from settings import Settings, option, variable
 from tests.conftest import DEMO, ROOT
@@ -69,8 +69,7 @@ def test_what_it_says_without_backticks_is_real_too():
     assert f"below {DEFAULTS['greedy_below']}" in answers["greedy"]
     assert f"The default is {DEFAULTS['port']}." in answers["port"]
     assert "TinyLlama 1.1B Chat in Q4_K_M" in answers["bigger-model"]
-    assert "TinyLlama-1.1B-Chat" in download.DEFAULT
-    assert download.DEFAULT.endswith(":Q4_K_M")
+    assert catalog()[DEFAULT].file == "tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf"
 
 
 def test_it_knows_sixty_topics_in_twenty_wordings_each_and_none_of_the_held_out_ones():

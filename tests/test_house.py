@@ -21,20 +21,24 @@ README = (ROOT / "README.md").read_text()
 ARROWS = {
     "server": {"api", "cache", "engine", "models", "settings"},
     "settings": set(),
-    "api": {"api", "cache", "engine", "settings", "web"},
+    "api": {"api", "cache", "engine", "models", "settings", "web"},
     "cache": {"cache", "settings"},
     "web": set(),
     "engine": {"engine"},
     "models": {"engine", "models"},
+    "convert": {"convert", "engine", "models"},
     "bench": {"bench", "cache", "engine", "models"},
     "scripts": set(),
 }
+OTHER_REQUIREMENTS = ("convert/requirements.txt", "tests/checkpoints/requirements.txt")
+BINARY = (".gguf", ".png", ".safetensors", ".npz", ".model")
 ONLY_IN = {
-    "llama_cpp": ["engine/native/"],
+    "llama_cpp": ["engine/native/", "convert/quantize.py"],
     "flask": ["server.py", "api/", "web/"],
     "waitress": ["server.py", "api/wsgi.py"],
     "diskcache": ["cache/disk.py"],
-    "huggingface_hub": ["models/download.py"],
+    "huggingface_hub": ["models/hub.py", "models/route.py", "convert/hub.py"],
+    "httpx2": ["models/hub.py", "models/route.py"],
 }
 
 
@@ -108,7 +112,7 @@ def test_the_readme_names_every_setting_and_every_make_target_it_mentions_exists
 
 
 def test_versions_are_exact():
-    for name in ("requirements.txt", "requirements-dev.txt", "models/demo/requirements.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "models/demo/requirements.txt", *OTHER_REQUIREMENTS):
         for line in (ROOT / name).read_text().splitlines():
             requirement = line.split("#")[0].strip()
             assert not requirement or requirement.startswith("-r ") or re.fullmatch(r"[\w-]+==[\w.]+", requirement), line
@@ -117,5 +121,5 @@ def test_versions_are_exact():
 def test_the_project_needs_nothing_outside_its_own_folder():
     outside = re.compile(r"\.\./shared|/work/|/home/\w|/root/")
     for name in FILES:
-        if not name.endswith((".gguf", ".png")) and name != "tests/test_house.py":
+        if not name.endswith(BINARY) and name != "tests/test_house.py":
             assert not outside.search((ROOT / name).read_text()), name

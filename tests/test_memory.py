@@ -17,12 +17,13 @@ def config(n_ctx: int | None = None, n_slots: int = 4, kv_type: str = "f16") -> 
     return Config(str(DEMO), n_ctx, n_slots, 1, kv_type=kv_type)
 
 
-def test_the_header_says_what_a_token_of_context_takes(tmp_path):
-    shape = memory.read(DEMO)
-    assert shape
-    assert (shape.n_ctx_train, shape.n_kv) == (2048, 2 * 6 * 256)
+def test_the_header_says_what_a_model_takes(tmp_path):
+    need = memory.need(config())
+    assert need
+    assert (need.n_ctx, need.kv_bytes) == (2048, 4 * 2048 * 2 * 6 * 256 * 2)
+    assert need.weights_bytes == DEMO.stat().st_size
     shapes.make(shapes.SHAPES["small"], tmp_path / "small.gguf")
-    assert memory.read(tmp_path / "small.gguf")
+    assert memory.need(dataclasses.replace(config(), model_path=str(tmp_path / "small.gguf")))
 
 
 def test_what_fits_passes():
@@ -83,5 +84,6 @@ def test_a_containers_limit_counts_without_its_file_cache(monkeypatch, tmp_path)
 def test_a_file_that_is_no_gguf_is_left_to_the_loader(tmp_path: Path, data):
     path = tmp_path / "x.gguf"
     path.write_bytes(data)
-    assert memory.read(path) is None
-    memory.check(dataclasses.replace(config(), model_path=str(path)))
+    other = dataclasses.replace(config(), model_path=str(path))
+    assert memory.need(other) is None
+    memory.check(other)

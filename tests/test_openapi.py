@@ -44,7 +44,7 @@ schema = schemathesis.openapi.from_wsgi("/openapi.json", APP)
 
 
 @schema.parametrize()
-@hypothesis(max_examples=N_REQUESTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@hypothesis(max_examples=N_REQUESTS, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_what_the_description_allows_and_forbids_finds_no_fault(case):
     # A description cannot say all: a grammar without a root, for one, fits it and is refused.
     case.call_and_validate(excluded_checks=[CHECKS.get_one("positive_data_acceptance")])

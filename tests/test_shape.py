@@ -108,8 +108,21 @@ def test_a_grammar_with_no_way_on_ends_its_answer_alone(rig, monkeypatch):
     monkeypatch.setattr(Grammar, "mask", lambda _, logits: np.full_like(logits, -np.inf))
     r = rig()
     r.run(ask("1", STORY, shape=Shape(PERSON)), ask("2", STORY, max_tokens=5))
-    assert r.failure("1").trouble is Trouble.INTERNAL
+    assert r.failure("1").trouble is Trouble.BAD_SHAPE
     assert r.end("2").n_answer == 5
+
+
+def test_stop_strings_are_not_looked_for_inside_a_shape(rig):
+    r = rig()
+    r.run(ask("1", STORY, shape=Shape(PERSON)), ask("2", STORY, shape=Shape(PERSON), stop=['"', "{"]))
+    assert r.text("2") == r.text("1")
+    assert r.end("2").stop_reason == r.end("1").stop_reason == "end_of_turn"
+
+
+def test_a_text_is_told_in_tokens_only_while_that_takes_no_time(rig):
+    r = rig()
+    r.run(ask("1", STORY, max_tokens=2), Request("2", [], prompt="a" * 2**20, want=Want.TOKENS))
+    assert r.failure("2").trouble is Trouble.CONTEXT_LENGTH
 
 
 class Letters:
@@ -329,7 +342,7 @@ def test_a_bias_to_a_token_that_is_not_there_is_refused(rig):
     r.run(ask("0", STORY, max_tokens=2), ask("1", STORY, sampling=Sampling(logit_bias=[[10**6, 5.0]])))
     failure = r.failure("1")
     assert isinstance(failure, Failed)
-    assert failure.trouble is Trouble.BAD_TOKENS
+    assert failure.trouble is Trouble.BAD_BIAS
 
 
 def test_each_family_writes_calls_and_reads_what_came_back(tmp_path: Path):

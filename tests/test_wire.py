@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 
 from api.choice import Choice
-from api.completions import best
+from api.completions import Legacy, best
 from engine.request import Delta
 from tests.conftest import Server
 
@@ -25,6 +25,7 @@ SMALL = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required"
 FLAG = {"type": "function", "function": {"name": "flag", "description": "Sets a flag.", "parameters": SMALL}}
 NAMED = {"type": "function", "function": {"name": "flag"}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "small", "schema": SMALL, "strict": True}}
+RESPONSE_TOOL = {"type": "function", "name": "flag", "parameters": SMALL}
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"messages": STORY, "max_tokens": 60},
     "thoughts": {"messages": USER},
@@ -382,6 +383,57 @@ ERRORS: dict[str, tuple[str, Any, int, str | None, str | None]] = {
         "invalid_value",
         "tools[0].function.parameters",
     ),
+    "a schema that cannot be followed, in a response": (
+        "/v1/responses",
+        {"input": "a", "text": {"format": {"type": "json_schema", "name": "x", "schema": {"minProperties": 2}}}},
+        400,
+        "invalid_value",
+        "text.format.schema",
+    ),
+    "parameters that cannot be followed, in a response": (
+        "/v1/responses",
+        {"input": "a", "tools": [RESPONSE_TOOL | {"parameters": {"type": "object", "minProperties": 2}}]},
+        400,
+        "invalid_value",
+        "tools[0].parameters",
+    ),
+    "a grammar beside tools": (
+        "/v1/chat/completions",
+        {"messages": USER, "grammar": 'root ::= "a"', "tools": [FLAG]},
+        400,
+        "invalid_value",
+        "grammar",
+    ),
+    "a bias to no token": (
+        "/v1/completions",
+        {"prompt": "a", "logit_bias": {"99999999": 1}},
+        400,
+        "invalid_value",
+        "logit_bias",
+    ),
+    "a bias told twice": (
+        "/v1/completions",
+        {"prompt": "a", "logit_bias": {"5": 1, "05": 1}},
+        400,
+        "invalid_value",
+        "logit_bias",
+    ),
+    "a prompt of no tokens": ("/v1/completions", {"prompt": [99999999]}, 400, "invalid_value", "prompt"),
+    "a message more than may be": (
+        "/v1/responses",
+        {"instructions": "x", "input": [*USER] * 2000},
+        400,
+        "invalid_value",
+        "input",
+    ),
+    "what an item would lose": (
+        "/v1/responses",
+        {"input": [USER[0] | {"tool_calls": [1]}]},
+        400,
+        None,
+        "input[0].tool_calls",
+    ),
+    "half a megabyte to count": ("/tokenize", {"content": "a" * 2**20}, 400, "context_length_exceeded", "content"),
     "too many choices": ("/v1/chat/completions", {"messages": USER, "n": 1000}, 400, "invalid_value", "n"),
     "too many prompts": ("/v1/completions", {"prompt": ["a"] * 1000}, 400, "invalid_value", "prompt"),
     "too many dimensions": ("/v1/embeddings", {"input": "a", "dimensions": 10**6}, 400, "invalid_value", "dimensions"),
@@ -436,6 +488,19 @@ def test_plain_completions_satisfy_a_strict_client(server):
             texts[choice["index"]] += choice["text"]
     assert texts == [choice["text"] for choice in completion["choices"]]
     assert chunks[-1]["usage"]["completion_tokens"] == completion["usage"]["completion_tokens"] == 24
+    assert chunks[-1]["usage"]["prompt_tokens"] == completion["usage"]["prompt_tokens"]
+
+
+def test_chances_of_parts_of_a_character_are_told_as_bytes_and_begin_where_it_does():
+    def chance(*data: int) -> dict[str, Any]:
+        return {"bytes": list(data), "logprob": -1.0, "top_logprobs": []}
+
+    told, more = Legacy(3), Legacy(3)
+    chances = [chance(97), *map(chance, "🐦".encode()), chance(98)]
+    whole = told.push(chances)
+    assert whole["tokens"][:2] == ["a", "bytes:\\xf0"]
+    assert whole["text_offset"] == [3, 4, 4, 4, 4, 5]
+    assert [offset for one in chances for offset in more.push([one])["text_offset"]] == whole["text_offset"]
 
 
 def test_a_prompt_may_be_tokens_and_is_echoed(server):
@@ -503,7 +568,6 @@ def test_vectors_are_made_beside_running_answers(server, client):
     assert said == text
 
 
-RESPONSE_TOOL = {"type": "function", "name": "flag", "parameters": SMALL}
 RESPONSES: dict[str, dict[str, Any]] = {
     "thoughts": {"input": "What is 2 + 3?", "instructions": "Be kind."},
     "cut": {

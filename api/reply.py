@@ -1,0 +1,46 @@
+"""From a client's orders to the response: found, begun and told, in a stream of events or in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+from flask import Response
+
+from api.answer import Answer
+from api.chunks import encode
+from api.errors import ApiError
+from api.source import Found, Order, Source, how
+from api.stream import HEADERS, EventStream, Writer
+
+
+def find(source: Source, ordered: Sequence[Order]) -> list[Found]:
+    """An answer for each order. Raises ApiError; then none is left behind."""
+    founds: list[Found] = []
+    try:
+        for i, order in enumerate(ordered):
+            again = i > 0 and order is ordered[i - 1]
+            founds.append((again and source.again(founds[-1])) or source.get(order))
+    except ApiError:
+        for found in founds:
+            found.events.close()
+        raise
+    return founds
+
+
+def reply(answer: Answer, founds: Sequence[Found], writer: Writer | None, whole: Callable[[], dict[str, Any]]) -> Response:
+    """The response, once the engine takes the request: by the writer, or else whole. Raises ApiError, ClientGone."""
+    answer.accept()
+    if writer:
+        events = EventStream(answer, writer, at_once=how(founds) == "hit")
+        return Response(events, mimetype="text/event-stream", headers=HEADERS | headers(founds))
+    with closing(answer):
+        return Response(encode(whole()), mimetype="application/json", headers=headers(founds))
+
+
+def headers(founds: Sequence[Found]) -> dict[str, str]:
+    """How the answers were found; their age is that of the oldest."""
+    ages = [found.age_s for found in founds if found.age_s is not None]
+    age = {"Age": str(max(ages))} if how(founds) == "hit" and ages else {}
+    return {"X-Linnet-Cache": how(founds)} | age
