@@ -18,15 +18,20 @@ from waitress.server import BaseWSGIServer
 
 from api import wsgi
 from api.app import create_app
+from api.pool import Doubt, Model, Pool, Shelf
 from api.source import Scope, Source
 from cache.store import Store
 from engine import memory, threads
 from engine.client import Engine
+from engine.header import HeaderError, read_header
 from engine.request import Config, Limits, Ready
+from engine.room import Room
 from models import identity, store
+from models.downloads import Downloads
 from settings import Settings, SettingsError, read
 
 log = logging.getLogger("linnet")
+FETCHING_S = 2.0  # downloads may take so long to stop; what came of them stays
 DRAIN_S = 20.0  # running answers may take so long to end after a signal
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,6 +40,7 @@ def main(arguments: list[str]) -> int:
     """Serves until a signal comes; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not in the lines, and not for nothing
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs addresses, which are signed
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is what the queue is for
     try:
         settings = read(arguments)
@@ -48,28 +54,70 @@ def main(arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:  # a large file was being read for the first time
         return 0
-    name = settings.alias or path.stem
-    engine = Engine(config, settings.max_queue, settings.keep_alive)
-    source = Source(engine) if model is None else remembering(engine, settings, model)
-    server = wsgi.create_server(create_app(settings, source, name), listener, settings.slots + settings.max_queue)
+    folder = Folder(settings)
+    pool = Pool(Model(settings.alias or path.stem, folder.open(path, model)), folder)
+    fetching = Downloads()
+    server = wsgi.create_server(create_app(settings, pool, fetching), listener, settings.slots + settings.max_queue)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return run(settings, source, server, f"http://{host}:{server.effective_port}", name)
+    try:
+        return run(settings, pool, server, f"http://{host}:{server.effective_port}")
+    finally:
+        fetching.stop(FETCHING_S)
 
 
-def remembering(engine: Engine, settings: Settings, model: identity.Watched) -> Source:
-    """Answers that are kept for the next who ask the same of the same model."""
-    store = Store(settings.cache_dir / "answers", settings.answer_ram * 2**20, settings.answer_disk * 2**20)
-    facts = {
-        "engine": metadata.version("llama-cpp-python"),
-        "n_ctx": engine.config.n_ctx,
-        "kv_type": engine.config.kv_type,
-    }
+class Folder(Shelf):
+    """The folder of models. Their engines are set up alike and share the memory, their answers one store."""
 
-    def scope() -> Scope | None:
-        known = model.of(engine.model_file())
-        return Scope(facts | {"model": known.sha256}, known.clock) if known and identity.EXACT not in known.clock else None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._room = Room()
+        self._answers = None
+        if not settings.no_cache:
+            answers = settings.cache_dir / "answers"
+            self._answers = Store(answers, settings.answer_ram * 2**20, settings.answer_disk * 2**20)
 
-    return Source(engine, store, scope, settings.answer_age)
+    def installed(self) -> dict[str, Path]:
+        """By name; the demo last."""
+        return store.installed()
+
+    def open(self, path: Path, watched: identity.Watched | None = None) -> Source:
+        """Answers of a model, kept for the next who ask the same of it."""
+        settings = self._settings
+        engine = Engine(configure(settings, path), settings.max_queue, settings.keep_alive, self._room)
+        if not self._answers:
+            return Source(engine)
+        model = watched or identity.Watched(path, settings.cache_dir, wait=False)
+        facts = {
+            "engine": metadata.version("llama-cpp-python"),
+            "n_ctx": engine.config.n_ctx,
+            "kv_type": engine.config.kv_type,
+        }
+
+        def scope() -> Scope | None:
+            known = model.of(engine.model_file())
+            return (
+                Scope(facts | {"model": known.sha256}, known.clock) if known and identity.EXACT not in known.clock else None
+            )
+
+        return Source(engine, self._answers, scope, settings.answer_age)
+
+    def doubt(self, path: Path) -> Doubt | None:
+        """A file that is no model, or one that does not fit."""
+        try:
+            read_header(store.check(path))
+            self._room.check(configure(self._settings, path))
+        except (store.StoreError, HeaderError, OSError) as error:
+            return Doubt(f"{path.stem} cannot be loaded: {str(error).replace(str(path), path.name)}", firm=True)
+        except memory.DoesNotFitError as error:
+            return Doubt(str(error), firm=False)
+        return None
+
+    def remove(self, name: str) -> None:
+        """Deletes its file."""
+        try:
+            store.remove(name)
+        except store.StoreError as error:
+            raise OSError(str(error)) from error
 
 
 def configure(settings: Settings, path: Path) -> Config:
@@ -102,12 +150,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(settings: Settings, source: Source, server: BaseWSGIServer, address: str, name: str) -> int:
+def run(settings: Settings, pool: Pool, server: BaseWSGIServer, address: str) -> int:
     """Starts everything, waits for Ctrl-C or SIGTERM, ends everything."""
-    engine = source.engine
+    engine = pool.default.engine
     try:
         for number in SIGNALS:
-            signal.signal(number, lambda *_: interrupt(engine))
+            signal.signal(number, lambda *_: interrupt(pool))
         log.info("Loading %s with %d threads ...", engine.config.model_path, engine.config.n_threads)
         engine.start()
         http = threading.Thread(target=server.run, name="http", daemon=True)
@@ -118,19 +166,19 @@ def run(settings: Settings, source: Source, server: BaseWSGIServer, address: str
             return 1
         if not settings.no_cache:
             remember(engine.config.model_path, settings)
-        welcome(status.ready, address, name, settings.slots)
+        welcome(status.ready, address, pool.default.name, settings.slots)
         http.join()  # it ends only by a fault of its own
         log.error("The HTTP server has ended")
         return 1
     except KeyboardInterrupt:
-        finish(engine)
+        finish(pool)
     finally:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        engine.close()
+        pool.close()
         wsgi.flush(server)
-        if source.store:
-            source.store.close()
+        if pool.store:
+            pool.store.close()
     return 0
 
 
@@ -150,21 +198,21 @@ def remember(model_path: str, settings: Settings) -> None:
         log.warning("%s cannot be written (%s): the next run will not know this model", settings.cache_dir, error.strerror)
 
 
-def interrupt(engine: Engine) -> NoReturn:
+def interrupt(pool: Pool) -> NoReturn:
     """The first signal: ends the waiting in `run`. From now on another one ends the answers that still run."""
     for number in SIGNALS:
         # In a thread of its own: a handler that raised could hit any line of the orderly end it interrupts.
-        signal.signal(number, lambda *_: threading.Thread(target=engine.close).start())
+        signal.signal(number, lambda *_: threading.Thread(target=pool.close).start())
     raise KeyboardInterrupt
 
 
-def finish(engine: Engine) -> None:
+def finish(pool: Pool) -> None:
     """Lets running answers end, unless a second signal comes."""
-    engine.drain(0)  # nothing new from now on: what is said next must be true when it is read
-    n = engine.status().n_requests
+    pool.drain(0)  # nothing new from now on: what is said next must be true when it is read
+    n = pool.n_requests
     if n:
         log.info("Finishing %d running answers; Ctrl-C again ends them now", n)
-    engine.drain(DRAIN_S)
+    pool.drain(DRAIN_S)
 
 
 if __name__ == "__main__":

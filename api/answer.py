@@ -60,23 +60,28 @@ class Answer:
         self._started = time.monotonic()
         self._look_at = self._started + POLL_S
         self._first_s: float | None = None
+        self._n_accepted = 0  # choices that the engine has taken
         self._outcome: str = "client left"  # until something else is known
         self._closed = False
         self._news = self._iterate()
 
-    def accept(self) -> None:
-        """Waits until the engine takes the request: only then may the first byte be sent. Closes itself if it does not."""
+    def accept(self, limit_s: float = float("inf")) -> bool:
+        """Waits until the engine takes the request, for so long; whether it has. Closes itself if it is refused."""
         try:
-            for i, choice in enumerate(self.choices):
-                event = self._wait(i)
+            while self._n_accepted < len(self.choices):
+                event = self._wait(self._n_accepted, limit_s)
+                if not event:
+                    return False
                 if isinstance(event, Failed):
                     self._fail(event)
                 assert isinstance(event, Accepted)
-                choice.begin(event.thinking)
+                self.choices[self._n_accepted].begin(event.thinking)
                 self.n_prompt = event.n_prompt
+                self._n_accepted += 1
         except (ApiError, ClientGone):
             self.close()
             raise
+        return True
 
     def __iter__(self) -> Self:
         return self

@@ -11,10 +11,11 @@ from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 import web
-from api import completions, describe, guard, openai, ops, responses, texts
+from api import completions, describe, downloads, guard, models, openai, ops, responses, texts
 from api.answer import LOGS_ITSELF, ClientGone
 from api.errors import ApiError, from_http_status, ours
-from api.source import Source
+from api.pool import Pool
+from models.downloads import Downloads
 from settings import Settings
 
 log = logging.getLogger("linnet")
@@ -23,12 +24,12 @@ LARGEST_BODY_BYTES = 8 * 2**20
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
-def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
-    """The whole HTTP side over one source of answers."""
+def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None) -> Flask:
+    """The whole HTTP side over a pool of models, and what fetches more of them."""
     app = Flask("linnet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
-    _register(app, settings, source, model_name)
+    _register(app, settings, pool, fetching)
 
     @app.before_request
     def guarded() -> None:
@@ -69,16 +70,19 @@ def create_app(settings: Settings, source: Source, model_name: str) -> Flask:
     return app
 
 
-def _register(app: Flask, settings: Settings, source: Source, model_name: str) -> None:
+def _register(app: Flask, settings: Settings, pool: Pool, fetching: Downloads | None) -> None:
     api = Blueprint("api", __name__)
     for module in (openai, completions, responses):
-        api.register_blueprint(module.blueprint(settings, source, model_name))
-    api.register_blueprint(texts.blueprint(source.engine, model_name))
+        api.register_blueprint(module.blueprint(settings, pool))
+    api.register_blueprint(texts.blueprint(pool))
+    api.register_blueprint(models.blueprint(pool))
+    if fetching:
+        api.register_blueprint(downloads.blueprint(fetching))
     app.register_blueprint(api, url_prefix="/v1")
     app.register_blueprint(api, name="bare")  # some clients leave the prefix out
     app.register_blueprint(describe.blueprint(settings, VERSION))
-    app.register_blueprint(openai.prefill(source, model_name))
-    app.register_blueprint(ops.blueprint(settings, source, model_name))
+    app.register_blueprint(openai.prefill(pool))
+    app.register_blueprint(ops.blueprint(settings, pool))
     app.register_blueprint(web.blueprint())
 
 

@@ -47,7 +47,6 @@ SHORT_BYTES = 8192  # a longer body is not worth remembering
 MOST_CHOICES = 16
 MOST_MESSAGES = 2000
 MOST_PROMPTS = 64
-MOST_TEXTS = 256  # to be embedded
 
 
 def _boolean(value: object) -> object:
@@ -213,38 +212,6 @@ class PrefillBody(BaseModel):
     model_config = LOOSE
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     model: str | None = Field(None, max_length=512)
-
-
-class EmbeddingsBody(BaseModel):
-    """POST /v1/embeddings."""
-
-    model_config = LOOSE
-    input: (
-        str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
-        | Annotated[Tokens, Field(min_length=1)]
-        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
-    )
-    model: str | None = Field(None, max_length=512)
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(None, ge=1)
-
-
-class TokenizeBody(BaseModel):
-    """POST /tokenize."""
-
-    model_config = LOOSE
-    content: str
-    with_pieces: bool | None = None
-    add_special: bool | None = None  # with the token that begins a text
-    parse_special: Yes | None = None
-
-
-class DetokenizeBody(BaseModel):
-    """POST /detokenize."""
-
-    model_config = LOOSE
-    tokens: Tokens
 
 
 B = TypeVar("B", bound=BaseModel)

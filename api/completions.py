@@ -15,8 +15,8 @@ from api.choice import Choice, Piece
 from api.errors import unsupported, wrong
 from api.openai import check_options, fingerprint
 from api.order import completion_request, orders
+from api.pool import Pool
 from api.reply import find, reply
-from api.source import Source
 from api.stream import ChunkWriter
 from engine.request import Trouble
 from settings import Settings
@@ -28,7 +28,7 @@ PARAMS = dict.fromkeys((Trouble.CONTEXT_LENGTH, Trouble.BAD_PROMPT, Trouble.BAD_
 }
 
 
-def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
+def blueprint(settings: Settings, pool: Pool) -> Blueprint:
     """The route."""
     routes = Blueprint("completions", __name__)
 
@@ -37,16 +37,17 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
         body = read(CompletionBody, request.get_data(cache=False))
         prompts = texts.listed(body.prompt)
         n, n_made = body.n or 1, max(body.n or 1, body.best_of or 1)
-        check_options(body, len(prompts) * n_made, settings, model_name)
+        check_options(body, len(prompts) * n_made, settings)
         check(body)
-        made_by = fingerprint(source.engine)
+        model = pool.get(body.model)
+        made_by = fingerprint(model.engine)
         wanted = [completion_request(body, prompt, settings) for prompt in prompts]
-        echo = texts.spelled(source.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
+        echo = texts.spelled(model.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
         ordered = [order for one in wanted for order in orders(body, one, settings, made_by, n_made)]
-        founds = find(source, ordered)
+        founds = find(model.source, ordered)
         choices = [Choice(logprobs=wanted[0].logprobs is not None) for _ in founds]
         answer = Answer(founds, choices, request.environ, PARAMS)
-        heading = chunks.Heading(model_name, founds[0].fingerprint or made_by, f"cmpl-{wanted[0].id}")
+        heading = chunks.Heading(model.name, founds[0].fingerprint or made_by, f"cmpl-{wanted[0].id}")
 
         def whole() -> dict[str, Any]:
             answer.read()

@@ -14,13 +14,13 @@ from api.body import (
     NEUTRAL,
     ChatBody,
     CompletionBody,
-    DetokenizeBody,
-    EmbeddingsBody,
     PrefillBody,
-    TokenizeBody,
 )
+from api.downloads import DownloadBody
 from api.guard import OPEN_PATHS
 from api.items import ResponsesBody
+from api.models import LoadBody, UnloadBody
+from api.texts import DetokenizeBody, EmbeddingsBody, TokenizeBody
 from settings import Settings
 
 REF = "#/components/schemas/{model}"
@@ -32,15 +32,21 @@ ENDPOINTS: list[tuple[str, str, type[BaseModel] | None, str]] = [
     ("/v1/embeddings", "post", EmbeddingsBody, "Vectors of texts."),
     ("/v1/tokenize", "post", TokenizeBody, "The tokens of a text."),
     ("/v1/detokenize", "post", DetokenizeBody, "The text of tokens."),
-    ("/v1/models", "get", None, "The models: one."),
-    ("/v1/models/{model}", "get", None, "One model."),
+    ("/v1/models", "get", None, "The models that are installed."),
+    ("/v1/models/{model}", "get", None, "One of them."),
+    ("/v1/models/{model}", "delete", None, "Deletes its file."),
+    ("/v1/models/load", "post", LoadBody, "Loads a model."),
+    ("/v1/models/unload", "post", UnloadBody, "Unloads a model."),
+    ("/v1/models/download", "get", None, "The downloads that run."),
+    ("/v1/models/download", "post", DownloadBody, "Fetches a model from the hub."),
+    ("/v1/models/download", "delete", DownloadBody, "Cancels that."),
     ("/api/prefill", "post", PrefillBody, "Reads a prompt ahead of its request."),
     ("/openapi.json", "get", None, "This description."),
     ("/health", "get", None, "Whether a request would be served now."),
     ("/cache", "get", None, "The answers kept."),
     ("/cache", "delete", None, "Forgets the answers kept."),
 ]
-STREAMED = (ChatBody, CompletionBody, ResponsesBody)
+STREAMED = (ChatBody, CompletionBody, ResponsesBody, DownloadBody)
 ERROR = {
     "type": "object",
     "required": ["error"],

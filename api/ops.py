@@ -5,24 +5,24 @@ from __future__ import annotations
 from flask import Blueprint, Response, g, jsonify
 
 from api.errors import ApiError
-from api.source import Source
+from api.pool import Pool
 from cache.store import NotClearedError
 from settings import Settings
 
 
-def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
+def blueprint(settings: Settings, pool: Pool) -> Blueprint:
     """GET /health: 200 when a request would be served now, 503 with the reason otherwise. /cache: the answers kept."""
     routes = Blueprint("ops", __name__)
-    engine, store = source.engine, source.store
+    engine, store = pool.default.engine, pool.store
 
     @routes.get("/health")
     def health() -> tuple[Response, int]:
         status = engine.status()
         body = {
             "status": "ok" if status.serves else status.state,
-            "model": model_name,
+            "model": pool.default.name,
             "loaded": status.state == "ready",
-            "requests": status.n_requests,
+            "requests": pool.n_requests,
             "restarts": status.n_restarts,
         }
         if status.ready:
@@ -37,9 +37,8 @@ def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
     @routes.delete("/cache")
     def clear_cache() -> Response:
         try:
-            return jsonify(
-                {"removed": source.clear(None if settings.share_answers or len(settings.api_keys) < 2 else g.owner)}
-            )
+            everybodys = settings.share_answers or len(settings.api_keys) < 2
+            return jsonify({"removed": pool.default.source.clear(None if everybodys else g.owner)})
         except NotClearedError as error:
             raise ApiError(503, str(error), "server_error", "cache_not_cleared") from error
 

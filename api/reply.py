@@ -14,6 +14,8 @@ from api.errors import ApiError
 from api.source import Found, Order, Source, how
 from api.stream import HEADERS, EventStream, Writer
 
+PATIENCE_S = 1.0  # for a model to be loaded; then a stream begins, and what is refused has no status of its own any more
+
 
 def find(source: Source, ordered: Sequence[Order]) -> list[Found]:
     """An answer for each order. Raises ApiError; then none is left behind."""
@@ -31,7 +33,7 @@ def find(source: Source, ordered: Sequence[Order]) -> list[Found]:
 
 def reply(answer: Answer, founds: Sequence[Found], writer: Writer | None, whole: Callable[[], dict[str, Any]]) -> Response:
     """The response, once the engine takes the request: by the writer, or else whole. Raises ApiError, ClientGone."""
-    answer.accept()
+    answer.accept(PATIENCE_S if writer else float("inf"))
     if writer:
         events = EventStream(answer, writer, at_once=how(founds) == "hit")
         return Response(events, mimetype="text/event-stream", headers=HEADERS | headers(founds))

@@ -19,10 +19,10 @@ from api.body import read
 from api.choice import Choice, Piece
 from api.errors import ApiError
 from api.items import ResponsesBody, chat_of
-from api.openai import check_model, fingerprint
+from api.openai import fingerprint
 from api.order import chat_request, orders
+from api.pool import Pool
 from api.reply import find, reply
-from api.source import Source
 from api.stream import told
 from engine.request import Progress, Trouble
 from settings import Settings
@@ -30,23 +30,23 @@ from settings import Settings
 PARAMS = {Trouble.CONTEXT_LENGTH: "input", Trouble.BAD_PROMPT: "input"}
 
 
-def blueprint(settings: Settings, source: Source, model_name: str) -> Blueprint:
+def blueprint(settings: Settings, pool: Pool) -> Blueprint:
     """The route."""
     routes = Blueprint("responses", __name__)
 
     @routes.post("/responses")
     def responses() -> Response:
         body = read(ResponsesBody, request.get_data(cache=False))
-        check_model(body.model, model_name)
+        model = pool.get(body.model)
         chat = chat_of(body)
         try:
             wanted = chat_request(chat, settings)
         except ApiError as error:
             raise replace(error, param=own(error.param)) from error
-        founds = find(source, orders(chat, wanted, settings, fingerprint(source.engine), 1))
+        founds = find(model.source, orders(chat, wanted, settings, fingerprint(model.engine), 1))
         params = PARAMS | {Trouble.BAD_SHAPE: "tools" if wanted.tools else "text"}
         answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ, params)
-        writer = Writer(answer, heading(body, model_name))
+        writer = Writer(answer, heading(body, model.name))
 
         def whole() -> dict[str, Any]:
             for _, what in answer:

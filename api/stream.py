@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, Self
 
-from api.answer import Answer, ClientGone
+from api.answer import SILENCE_S, Answer, ClientGone
 from api.body import Sampled
 from api.choice import Piece
 from api.chunks import CHUNK, DONE, Heading, comment, pattern, prompt_progress, sse, total, usage
@@ -52,6 +52,8 @@ class EventStream:
     def _generate(self) -> Iterator[bytes]:
         writer = self._writer
         try:
+            while not self._answer.accept(SILENCE_S):
+                yield comment("the model is being loaded")
             yield from writer.begin()
             for index, what in self._answer:
                 match what:

@@ -6,45 +6,83 @@ import base64
 import uuid
 from collections.abc import Sequence
 from contextlib import closing
-from typing import cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 from flask import Blueprint, Response, jsonify, request
+from pydantic import BaseModel, Field
 
 from api.answer import Answer
-from api.body import DetokenizeBody, EmbeddingsBody, TokenizeBody, read
+from api.body import Tokens, Yes, read
 from api.choice import Choice
 from api.errors import wrong
-from api.openai import check_model
+from api.message import LOOSE
+from api.pool import Pool
 from api.source import Found
 from engine.client import Engine
 from engine.request import Request, Trouble, Want
 
 Text = str | list[int]
+MOST_TEXTS = 256  # to be embedded
 
 
-def blueprint(engine: Engine, model_name: str) -> Blueprint:
+class EmbeddingsBody(BaseModel):
+    """POST /v1/embeddings."""
+
+    model_config = LOOSE
+    input: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
+        | Annotated[Tokens, Field(min_length=1)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
+    )
+    model: str | None = Field(None, max_length=512)
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1)
+
+
+class TokenizeBody(BaseModel):
+    """POST /tokenize."""
+
+    model_config = LOOSE
+    content: str
+    model: str | None = Field(None, max_length=512)
+    with_pieces: bool | None = None
+    add_special: bool | None = None  # with the token that begins a text
+    parse_special: Yes | None = None
+
+
+class DetokenizeBody(BaseModel):
+    """POST /detokenize."""
+
+    model_config = LOOSE
+    tokens: Tokens
+    model: str | None = Field(None, max_length=512)
+
+
+def blueprint(pool: Pool) -> Blueprint:
     """The routes."""
     routes = Blueprint("texts", __name__)
 
     @routes.post("/embeddings")
     def embeddings() -> Response:
         body = read(EmbeddingsBody, request.get_data(cache=False))
-        check_model(body.model, model_name)
+        model = pool.get(body.model)
         texts = listed(body.input)
         if not all(texts):
             raise wrong("input", "input has an empty text in it.")
-        answers = [ask(engine, text, Want.VECTOR, "input") for text in texts]
+        answers = [ask(model.engine, text, Want.VECTOR, "input") for text in texts]
         n_tokens = sum(answer.n_prompt for answer in answers)
         data = [
             {"object": "embedding", "index": i, "embedding": vector(answer.result, body)} for i, answer in enumerate(answers)
         ]
         usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-        return jsonify({"object": "list", "data": data, "model": model_name, "usage": usage})
+        return jsonify({"object": "list", "data": data, "model": model.name, "usage": usage})
 
     @routes.post("/tokenize")
     def tokenize() -> Response:
         body = read(TokenizeBody, request.get_data(cache=False))
+        engine = pool.get(body.model).engine
         answer = ask(engine, body.content, Want.PROMPT if body.add_special else Want.TOKENS, "content")
         if not body.with_pieces:
             return jsonify({"tokens": [token for token, _ in answer.result]})
@@ -53,7 +91,7 @@ def blueprint(engine: Engine, model_name: str) -> Blueprint:
     @routes.post("/detokenize")
     def detokenize() -> Response:
         body = read(DetokenizeBody, request.get_data(cache=False))
-        return jsonify({"content": spelled(engine, [body.tokens], "tokens")[0]})
+        return jsonify({"content": spelled(pool.get(body.model).engine, [body.tokens], "tokens")[0]})
 
     return routes
 

@@ -220,15 +220,12 @@ class Loop:
             with self._beat.inside_for(answer.id):  # grammars are native code, too
                 token = self._choose(answer, row + n_right)
                 goes_on = self._deliver(answer, token)
-            if not goes_on:
-                return
-            if token != guessed:
+            if not goes_on or token != guessed:
                 break
             n_right += 1
             answer.n_read += 1  # it is in the context already
-        if draft:
+        if draft and answer.slot is not None:  # else it has ended
             answer.lookup.learn(n_right, len(draft))
-            assert answer.slot is not None
             self._model.cut(answer.slot, answer.n_read)
 
     def _choose(self, answer: Answer, row: int) -> int:

@@ -56,9 +56,9 @@ def need(config: Config) -> Need | None:
     return Need(header.n_bytes, int(kv * n_tokens), fixed + mask * n_tokens, int(kv + mask), n_ctx)
 
 
-def check(config: Config) -> None:
-    """Raises DoesNotFitError."""
-    wanted, free = need(config), available()
+def check(config: Config, freed: int = 0) -> None:
+    """Raises DoesNotFitError. So many bytes can be freed beside what is."""
+    wanted, free = need(config), available() + freed
     if wanted and wanted.total_bytes > free:
         raise DoesNotFitError(_refusal(Path(config.model_path).name, wanted, config.n_slots, free))
 

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from engine import memory
+from engine.request import Config
 
 if TYPE_CHECKING:
     from engine.client import Engine
@@ -35,6 +36,10 @@ class Room:
                 memory.check(engine.config)
             with self._guard:
                 self._inside[engine] = need
+
+    def check(self, config: Config) -> None:
+        """Raises DoesNotFitError for a model that would not fit even with all others gone."""
+        memory.check(config, sum(memory.own(other.status().worker_pid) for other in self._others(None)))
 
     def leave(self, engine: Engine) -> None:
         """Its worker is gone."""

@@ -32,19 +32,23 @@ class Identity:
     file: str  # the state of the file; see engine.request.stamp
 
 
+def recall(path: Path, cache_dir: Path) -> Identity | None:
+    """What is remembered of the file as it is now."""
+    try:
+        identity = Identity(**_known(cache_dir)[str(path)])
+    except (KeyError, TypeError):  # not known, or written by a stranger
+        return None
+    return identity if identity.file == stamp(path) else None
+
+
 def identify(path: Path, cache_dir: Path) -> Identity:
     """Reads the whole file the first time. Raises OSError."""
-    known = _known(cache_dir)
-    try:
-        identity = Identity(**known[str(path)])
-        if identity.file == stamp(path):
-            return identity
-    except (KeyError, TypeError):
-        pass  # not known, or written by a stranger
+    if identity := recall(path, cache_dir):
+        return identity
     if path.stat().st_size > LONG_BYTES:
         log.info("Reading %s for the first time ...", path)
     identity = _read(path)
-    known = {name: entry for name, entry in known.items() if Path(name).exists()} | {str(path): asdict(identity)}
+    known = {name: entry for name, entry in _known(cache_dir).items() if Path(name).exists()} | {str(path): asdict(identity)}
     try:
         cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = cache_dir / f"{REMEMBERED}.{time.time_ns()}"
@@ -75,15 +79,15 @@ def _read(path: Path) -> Identity:
 class Watched:
     """The identity of a file that may be replaced while the server runs. Any thread may ask."""
 
-    def __init__(self, path: Path, cache_dir: Path) -> None:
-        """Reads the file if need be. Raises OSError."""
+    def __init__(self, path: Path, cache_dir: Path, wait: bool = True) -> None:
+        """`wait`: reads the file if need be, else that is done in the background. Raises OSError."""
         self._path, self._cache_dir = path, cache_dir
-        self._identity = identify(path, cache_dir)
+        self._identity = identify(path, cache_dir) if wait else recall(path, cache_dir)
         self._reading = threading.Lock()
 
     def of(self, file: str) -> Identity | None:
         """The identity of the file in this state; None while it is not known, but found out in the background."""
-        if file == self._identity.file:
+        if self._identity and file == self._identity.file:
             return self._identity
         if file and self._reading.acquire(blocking=False):
             threading.Thread(target=self._read, name="identity", daemon=True).start()

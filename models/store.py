@@ -22,6 +22,14 @@ def installed(folder: Path = FOLDER) -> dict[str, Path]:
     return found | ({DEMO.stem: DEMO} if DEMO.exists() else {})
 
 
+def remove(name: str, folder: Path = FOLDER) -> None:
+    """Deletes a model of the folder. Raises StoreError for others, OSError."""
+    path = installed(folder).get(name)
+    if not path or path.parent != folder:
+        raise StoreError(f"{name} is not in the folder of models, so it is not deleted.")
+    path.unlink()
+
+
 def find(wanted: str | None, cache_dir: Path | None = None) -> Path:
     """The checked, absolute path of the model meant by a path or name; None: the last used one, else the demo.
 

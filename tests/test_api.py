@@ -11,9 +11,10 @@ from flask.testing import FlaskClient
 from api import errors
 from api.app import LARGEST_BODY_BYTES, create_app
 from api.body import HARMLESS, NEUTRAL, ChatBody
+from api.pool import Model, Pool
 from api.source import Source
 from api.stream import ChatWriter
-from engine.request import Accepted, Delta, Event, Failed, Finished, Ready, Request, Trouble
+from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Ready, Request, Trouble
 from engine.stream import NOTHING, Begun, Sink, State, Status, Stream, Work
 from settings import Settings
 
@@ -23,6 +24,8 @@ END = Finished("", "stop", "end_of_turn", 3, 1, 2, 0.0, 0.1, 0.2)
 
 class ScriptedEngine:
     """Answers every request with the same events and notes what it was asked."""
+
+    config = Config("fake.gguf", None, 4, 1)
 
     def __init__(self, *events: Event) -> None:
         self.events = events or (Accepted("", 3), Delta("", "Hel"), Delta("", "lo 🐦"), END)
@@ -44,12 +47,24 @@ class ScriptedEngine:
     def cancel(self, id: str) -> None:
         self.closed += 1
 
+    def load(self, force: bool = False) -> None:
+        self.state = State.READY
+
+    def unload(self) -> None:
+        self.state = State.IDLE
+
+    def wait(self, timeout_s: float | None = None) -> Status:
+        return self.status()
+
+    def model_file(self) -> str:
+        return "1 2 3"
+
     def status(self) -> Status:
         return Status(self.state, READY, None, 0, 0, 1)
 
 
 def client_of(engine: ScriptedEngine, **settings: Any) -> FlaskClient:
-    return create_app(Settings(**settings), Source(engine), "fake").test_client()  # type: ignore[arg-type]
+    return create_app(Settings(**settings), Pool(Model("fake", Source(engine)))).test_client()  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from api.app import create_app
 from api.body import HARMLESS
+from api.pool import Model, Pool
 from api.record import Record
 from api.source import Scope, Source
 from cache.store import NotClearedError, Store
@@ -97,7 +98,7 @@ def http(engine: Talker, store: Store) -> FlaskClient:
 
 def client_of(engine: ScriptedEngine, store: Store, source: dict[str, Any] | None = None, **settings: Any) -> FlaskClient:
     everything = Source(engine, store, **(source or {}))  # type: ignore[arg-type]
-    return create_app(Settings(**settings), everything, "fake").test_client()
+    return create_app(Settings(**settings), Pool(Model("fake", everything))).test_client()
 
 
 def ask(http: FlaskClient, headers: dict[str, str] | None = None, **fields: Any) -> Any:
@@ -271,7 +272,7 @@ def test_requests_that_are_the_same_share_one_generation_and_each_gets_all_of_it
 
 def test_a_generation_goes_on_until_the_last_reader_leaves_and_is_begun_anew_after_that(engine, store):
     source = Source(engine, store)
-    http = create_app(Settings(), source, "fake").test_client()
+    http = create_app(Settings(), Pool(Model("fake", source))).test_client()
     engine.by_hand = True
     readers = []
     for _ in range(2):
@@ -308,7 +309,7 @@ def test_what_joining_saves_is_counted(http, engine, store):
 
 def test_a_cancelled_generation_leaves_the_one_that_follows_it_alone(engine, store):
     source = Source(engine, store)
-    http = create_app(Settings(), source, "fake").test_client()
+    http = create_app(Settings(), Pool(Model("fake", source))).test_client()
     engine.by_hand = True
     works, readers = [], []
     for _ in range(2):
@@ -485,7 +486,7 @@ def test_a_cache_that_cannot_be_cleared_is_not_said_to_be(http, monkeypatch):
 
 
 def test_without_a_cache_everything_is_generated(engine):
-    http = create_app(Settings(), Source(engine), "fake").test_client()
+    http = create_app(Settings(), Pool(Model("fake", Source(engine)))).test_client()
     assert [how(ask(http)), how(ask(http))] == ["bypass", "bypass"]
     assert http.get("/cache").json == {"enabled": False}
     assert http.delete("/cache").json == {"removed": 0}

@@ -1,0 +1,90 @@
+"""The models there are: listed as OpenAI does, and Linnet's own ways to load, unload and delete them.
+
+GET    /v1/models, /v1/models/NAME      each with its `state`: loaded, loading, unloaded or failed
+POST   /models/load    {"model": NAME, "force": false}    begins to load it, and waits until it is: the same object
+POST   /models/unload  {"model": NAME}                    waits until its memory is free
+DELETE /models/NAME                                       deletes its file
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from pydantic import BaseModel, Field
+
+from api.answer import POLL_S, ClientGone
+from api.body import read
+from api.errors import ApiError
+from api.message import STRICT
+from api.pool import Model, Pool
+from engine.stream import LOADS
+
+
+class LoadBody(BaseModel):
+    """POST /models/load."""
+
+    model_config = STRICT
+    model: str = Field(min_length=1, max_length=512)
+    force: bool = False  # also a model that does not fit, or would be slower than a token a second
+
+
+class UnloadBody(BaseModel):
+    """POST /models/unload."""
+
+    model_config = STRICT
+    model: str = Field(min_length=1, max_length=512)
+
+
+def blueprint(pool: Pool) -> Blueprint:
+    """The routes."""
+    routes = Blueprint("models", __name__)
+    started = int(time.time())
+
+    @routes.get("/models")
+    def models() -> Response:
+        return jsonify({"object": "list", "data": [told(pool, name, started) for name in pool.names()]})
+
+    @routes.get("/models/<path:name>")
+    def one_model(name: str) -> Response:
+        if name == "default":
+            name = pool.default.name
+        if name not in pool.names():
+            raise pool.unknown(name)
+        return jsonify(told(pool, name, started))
+
+    @routes.post("/models/load")
+    def load() -> Response:
+        body = read(LoadBody, request.get_data(cache=False))
+        model = pool.load(body.model, body.force)
+        wait(model, request.environ)
+        return jsonify(told(pool, model.name, started))
+
+    @routes.post("/models/unload")
+    def unload() -> Response:
+        model = pool.unload(read(UnloadBody, request.get_data(cache=False)).model)
+        return jsonify(told(pool, model.name, started))
+
+    @routes.delete("/models/<path:name>")
+    def delete(name: str) -> Response:
+        pool.remove(name)
+        return jsonify({"id": name, "object": "model", "deleted": True})
+
+    return routes
+
+
+def wait(model: Model, environ: dict[str, Any]) -> None:
+    """Until it is loaded. Raises ApiError 503 with the reason when it cannot be; ClientGone."""
+    gone = environ.get("waitress.client_disconnected", lambda: False)
+    while (status := model.engine.wait(POLL_S)).state in LOADS:
+        if gone():
+            raise ClientGone
+    if not status.serves:
+        message = status.failure or "The model was not loaded."
+        raise ApiError(503, message, "server_error", "model_not_loaded", "model")
+
+
+def told(pool: Pool, name: str, started: int) -> dict[str, Any]:
+    """A model as OpenAI's API tells it, and its state."""
+    return {"id": name, "object": "model", "created": started, "owned_by": "linnet", "state": pool.state(name)}

@@ -1,0 +1,183 @@
+"""api.pool: models that are loaded when a request names them, with real workers behind the real routes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import server as front
+from api.app import create_app
+from api.pool import Model, Pool
+from models import identity, store
+from settings import Settings
+from tests.conftest import DEMO, PATIENCE_S
+from tests.test_api import BODY, CHAT, error_of
+
+
+class Front:
+    """A folder of models, the demo as the default, and a client."""
+
+    def __init__(self, folder: Path, cache: Path, **settings: Any) -> None:
+        self.settings = Settings(cache_dir=cache, threads=1, no_draft=True, **settings)
+        self.folder = front.Folder(self.settings)
+        watched = identity.Watched(DEMO, cache)
+        self.pool = Pool(Model("demo", self.folder.open(DEMO, watched)), self.folder)
+        self.pool.default.engine.start()
+        self.pool.default.engine.wait(PATIENCE_S)
+        self.http = create_app(self.settings, self.pool).test_client()
+
+    def ask(self, model: str | None = None, **fields: Any) -> Any:
+        return self.http.post(CHAT, json=BODY | {"model": model, "max_tokens": 4} | fields)
+
+    def states(self) -> dict[str, str]:
+        data = json.loads(self.http.get("/v1/models").data)["data"]
+        return {model["id"]: model["state"] for model in data}
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of models: two copies of the demo, and the demo itself."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in ("one", "two"):
+        shutil.copyfile(DEMO, folder / f"{name}.gguf")
+    monkeypatch.setattr(store, "FOLDER", folder)
+    monkeypatch.setattr(store.installed, "__defaults__", (folder,))
+    monkeypatch.setattr(store.remove, "__defaults__", (folder,))
+    return folder
+
+
+@pytest.fixture
+def linnet(models: Path, tmp_path: Path) -> Iterator[Front]:
+    front = Front(models, tmp_path / "cache")
+    yield front
+    front.pool.close()
+
+
+def test_a_request_names_any_installed_model_and_it_is_loaded_for_it(linnet):
+    assert linnet.states() == {"demo": "loaded", "one": "unloaded", "two": "unloaded"}
+    assert linnet.ask("one").json["model"] == "one"
+    assert linnet.ask().json["model"] == "demo"
+    assert linnet.states() == {"demo": "loaded", "one": "loaded", "two": "unloaded"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a", "max_tokens": 2}),
+        ("/v1/responses", {"input": "a", "max_output_tokens": 2}),
+        ("/v1/embeddings", {"input": "a"}),
+        ("/tokenize", {"content": "a"}),
+        ("/detokenize", {"tokens": [5]}),
+        ("/api/prefill", BODY),
+    ],
+)
+def test_every_endpoint_takes_a_models_name(linnet, path, body):
+    assert linnet.http.post(path, json=body | {"model": "one"}).status_code == 200
+    assert linnet.states()["one"] == "loaded"
+    refused = linnet.http.post(path, json=body | {"model": "three"})
+    assert (refused.status_code, error_of(refused)["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    "name", ["three", "", "../one", "/dev/zero", "/proc/self/environ", "one.gguf", "<img src=x>", "$(id)"]
+)
+def test_a_name_that_is_not_installed_hears_what_is_and_nothing_of_files(linnet, name):
+    for response in (
+        linnet.ask(name),
+        linnet.http.post("/models/load", json={"model": name or "x"}),
+        linnet.http.post("/models/unload", json={"model": name or "x"}),
+        linnet.http.get(f"/v1/models/{name or 'x'}"),
+        linnet.http.delete(f"/models/{name or 'x'}"),
+    ):
+        assert response.status_code in (404, 308)  # 308: a path with two slashes
+        if response.status_code == 404 and response.json:
+            assert error_of(response)["message"].endswith("there are: demo, one, two.")
+
+
+def test_an_unloaded_models_process_is_gone_and_its_memory_is_back(linnet):
+    linnet.http.post("/models/load", json={"model": "one"})
+    pid = linnet.pool.get("one").engine.status().worker_pid
+    worker = psutil.Process(pid)
+    held = worker.memory_info().rss
+    assert held > 10**7
+    response = linnet.http.post("/models/unload", json={"model": "one"})
+    assert response.json["state"] == "unloaded"
+    assert not worker.is_running()
+    assert linnet.pool.get("one").engine.status().worker_pid is None
+    assert linnet.ask("one").status_code == 200, "and it can be loaded again"
+
+
+def test_a_model_under_two_names_has_the_same_answers(linnet):
+    made = linnet.ask()
+    known = linnet.ask("one")
+    while known.headers["X-Linnet-Cache"] == "bypass":  # its file is still being read
+        threading.Event().wait(0.01)
+        known = linnet.ask("one")
+    assert known.headers["X-Linnet-Cache"] == "hit"
+    assert known.json["choices"] == made.json["choices"]
+
+
+def test_a_model_that_does_not_fit_needs_an_explicit_yes(linnet, monkeypatch):
+    monkeypatch.setattr("engine.memory.available", lambda: 10**6)
+    refused = linnet.ask("one")
+    error = error_of(refused)
+    assert (refused.status_code, error["code"], error["param"]) == (409, "model_needs_force", "model")
+    assert "does not fit into memory" in error["message"]
+    assert '"force": true' in error["message"]
+    assert linnet.http.post("/models/load", json={"model": "one"}).status_code == 409
+    assert linnet.http.post("/models/load", json={"model": "one", "force": True}).json["state"] == "loaded"
+    assert linnet.ask("one").status_code == 200
+
+
+def test_a_file_that_is_no_model_is_refused_before_anything_makes_room_for_it(linnet, models):
+    (models / "page.gguf").write_bytes(b"<html>")
+    (models / "cut.gguf").write_bytes(DEMO.read_bytes()[:-1000])
+    for name in ("page", "cut"):
+        refused = linnet.ask(name)
+        assert (refused.status_code, error_of(refused)["code"]) == (422, "model_broken")
+        assert str(models) not in error_of(refused)["message"]
+    assert linnet.states()["demo"] == "loaded"
+
+
+def test_a_model_that_ends_its_loader_is_reported_and_not_tried_for_ever(linnet, models, monkeypatch):
+    monkeypatch.setattr("engine.process.WORKER", "tests.dying_worker")
+    refused = linnet.ask("one")
+    assert (refused.status_code, error_of(refused)["code"]) == (503, "model_not_loaded")
+    assert linnet.states()["one"] == "failed"
+    failed = linnet.http.post("/models/load", json={"model": "one"})
+    assert failed.status_code == 503
+    assert "SIGKILL" in error_of(failed)["message"]
+    assert linnet.ask().status_code == 200, "the one before is as it was"
+    monkeypatch.undo()
+
+
+def test_a_deleted_model_is_gone_and_the_servers_own_stays(linnet, models):
+    linnet.ask("one")
+    assert linnet.http.delete("/models/one").json == {"id": "one", "object": "model", "deleted": True}
+    assert not (models / "one.gguf").exists()
+    assert linnet.states() == {"demo": "loaded", "two": "unloaded"}
+    assert linnet.ask("one").status_code == 404
+    assert error_of(linnet.http.delete("/models/demo"))["code"] == "model_in_use"
+    assert error_of(linnet.http.delete("/models/one"))["code"] == "model_not_found"
+
+
+def test_a_stream_tells_that_the_model_is_being_loaded(linnet, monkeypatch):
+    monkeypatch.setattr("api.reply.PATIENCE_S", 0.0)
+    monkeypatch.setattr("api.stream.SILENCE_S", 0.01)
+    lines = linnet.ask("one", stream=True).data.decode().split("\n\n")
+    assert lines[0] == ": the model is being loaded"
+    assert lines[-2] == "data: [DONE]"
+    said = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert said[0]["choices"][0]["delta"]["role"] == "assistant"
+    broken = linnet.ask("two", stream=True, messages=[{"role": "user", "content": "word " * 9000}])
+    *_, error, done = [line for line in broken.data.decode().split("\n\n") if line.startswith("data")]
+    assert json.loads(error[6:])["error"]["code"] == "context_length_exceeded"
+    assert done == "data: [DONE]"
