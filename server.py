@@ -44,10 +44,12 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is what the queue is for
     try:
         settings = read(arguments)
-        path = store.find(settings.model, None if settings.no_cache else settings.cache_dir)
+        models = settings.models_dir or store.FOLDER
+        path = store.find(settings.model, None if settings.no_cache else settings.cache_dir, models)
         listener = listen(settings.host, settings.port)
         config = configure(settings, path)
-        memory.check(config)
+        if not settings.force:
+            memory.check(config)
         model = None if settings.no_cache else identity.Watched(path, settings.cache_dir)
     except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")
@@ -56,7 +58,8 @@ def main(arguments: list[str]) -> int:
         return 0
     folder = Folder(settings)
     pool = Pool(Model(settings.alias or path.stem, folder.open(path, model)), folder)
-    fetching = Downloads()
+    pool.default.engine.forced = settings.force
+    fetching = Downloads(models)
     server = wsgi.create_server(create_app(settings, pool, fetching), listener, settings.slots + settings.max_queue)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
@@ -70,6 +73,7 @@ class Folder(Shelf):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._models = settings.models_dir or store.FOLDER
         self._room = Room()
         self._answers = None
         if not settings.no_cache:
@@ -78,7 +82,7 @@ class Folder(Shelf):
 
     def installed(self) -> dict[str, Path]:
         """By name; the demo last."""
-        return store.installed()
+        return store.installed(self._models)
 
     def open(self, path: Path, watched: identity.Watched | None = None) -> Source:
         """Answers of a model, kept for the next who ask the same of it."""
@@ -115,7 +119,7 @@ class Folder(Shelf):
     def remove(self, name: str) -> None:
         """Deletes its file."""
         try:
-            store.remove(name)
+            store.remove(name, self._models)
         except store.StoreError as error:
             raise OSError(str(error)) from error
 
@@ -193,7 +197,7 @@ def welcome(ready: Ready, address: str, name: str, n_slots: int) -> None:
 def remember(model_path: str, settings: Settings) -> None:
     """Makes this the model of the next run that names none."""
     try:
-        store.remember(Path(model_path), settings.cache_dir)
+        store.remember(Path(model_path), settings.cache_dir, settings.models_dir or store.FOLDER)
     except OSError as error:
         log.warning("%s cannot be written (%s): the next run will not know this model", settings.cache_dir, error.strerror)
 

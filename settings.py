@@ -59,6 +59,10 @@ class Settings:
         "GGUF file, or the name of one in models/ (default: the last used one, else the demo)",
         metavar="PATH|NAME",
     )
+    models_dir: Path | None = setting(  # noqa: RUF009  # it is a field
+        None, "folder of the models (default: models/ beside server.py)", parse=Path, metavar="DIR"
+    )
+    force: bool = setting(False, "load a model that does not fit into memory or would say less than one token a second")
     host: str = setting("127.0.0.1", "address to listen on; any but this computer's own needs --api-key")
     port: int = setting(8000, "port to listen on; 0: any free one", parse=int, metavar="N", low=0, high=65535)
     ctx: int | None = setting(
@@ -144,10 +148,11 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "cache_dir", self.cache_dir.expanduser())
-        except RuntimeError as error:
-            raise SettingsError(f"--cache-dir {self.cache_dir} cannot be found: {error}") from error
+        for f in (f for f in fields(self) if f.metadata["parse"] is Path and getattr(self, f.name)):
+            try:
+                object.__setattr__(self, f.name, getattr(self, f.name).expanduser())
+            except RuntimeError as error:
+                raise SettingsError(f"{option(f)} {getattr(self, f.name)} cannot be found: {error}") from error
         for f in fields(self):
             value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
             if high and value is not None and not low <= value <= high:

@@ -30,37 +30,37 @@ def remove(name: str, folder: Path = FOLDER) -> None:
     path.unlink()
 
 
-def find(wanted: str | None, cache_dir: Path | None = None) -> Path:
+def find(wanted: str | None, cache_dir: Path | None = None, folder: Path = FOLDER) -> Path:
     """The checked, absolute path of the model meant by a path or name; None: the last used one, else the demo.
 
     Raises StoreError.
     """
     if wanted is None:
         try:
-            return find(_last(cache_dir))
+            return find(_last(cache_dir), folder=folder)
         except (OSError, StoreError, ValueError):  # none yet, or it is gone
             return check(DEMO)
-    models = installed()
+    models = installed(folder)
     if wanted in models:
         return check(models[wanted])
     try:
-        return check(Path(wanted).expanduser())
+        return check(Path(wanted).expanduser(), folder)
     except RuntimeError as error:  # a home directory that is not there
         raise StoreError(f"{wanted} cannot be found: {error}") from error
 
 
-def remember(path: Path, cache_dir: Path) -> None:
+def remember(path: Path, cache_dir: Path, folder: Path = FOLDER) -> None:
     """Makes `path` the model of the next run that names none. Raises OSError."""
     cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = path.stem  # a name stays true when the folder is moved
-    (cache_dir / LAST).write_text(name if installed().get(name) == path else str(path))
+    (cache_dir / LAST).write_text(name if installed(folder).get(name) == path else str(path))
 
 
 def _last(cache_dir: Path | None) -> str:
     return (cache_dir / LAST).read_text() if cache_dir else DEMO.stem
 
 
-def check(path: Path) -> Path:
+def check(path: Path, folder: Path = FOLDER) -> Path:
     """The absolute path, if the file begins as a GGUF does. Raises StoreError.
 
     Only what is cheap and has a better sentence than llama.cpp's: it checks the rest when it loads the file.
@@ -68,7 +68,7 @@ def check(path: Path) -> Path:
     if path.is_dir():
         raise StoreError(f"{path} is a directory, not a GGUF file.")
     if not path.exists():
-        raise StoreError(f"There is no model {path}; installed are: {', '.join(installed()) or 'none'}.")
+        raise StoreError(f"There is no model {path}; installed are: {', '.join(installed(folder)) or 'none'}.")
     if not path.is_file():
         raise StoreError(f"{path} is not a regular file.")
     try:

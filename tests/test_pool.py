@@ -15,7 +15,8 @@ import pytest
 import server as front
 from api.app import create_app
 from api.pool import Model, Pool
-from models import identity, store
+from engine.client import Engine
+from models import identity
 from settings import Settings
 from tests.conftest import DEMO, PATIENCE_S
 from tests.test_api import BODY, CHAT, error_of
@@ -24,7 +25,7 @@ from tests.test_api import BODY, CHAT, error_of
 class Front:
     """A folder of models, the demo as the default, and a client."""
 
-    def __init__(self, folder: Path, cache: Path, **settings: Any) -> None:
+    def __init__(self, cache: Path, **settings: Any) -> None:
         self.settings = Settings(cache_dir=cache, threads=1, no_draft=True, **settings)
         self.folder = front.Folder(self.settings)
         watched = identity.Watched(DEMO, cache)
@@ -42,21 +43,18 @@ class Front:
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def models(tmp_path: Path) -> Path:
     """The folder of models: two copies of the demo, and the demo itself."""
     folder = tmp_path / "models"
     folder.mkdir()
     for name in ("one", "two"):
         shutil.copyfile(DEMO, folder / f"{name}.gguf")
-    monkeypatch.setattr(store, "FOLDER", folder)
-    monkeypatch.setattr(store.installed, "__defaults__", (folder,))
-    monkeypatch.setattr(store.remove, "__defaults__", (folder,))
     return folder
 
 
 @pytest.fixture
 def linnet(models: Path, tmp_path: Path) -> Iterator[Front]:
-    front = Front(models, tmp_path / "cache")
+    front = Front(tmp_path / "cache", models_dir=models)
     yield front
     front.pool.close()
 
@@ -170,14 +168,28 @@ def test_a_deleted_model_is_gone_and_the_servers_own_stays(linnet, models):
 
 
 def test_a_stream_tells_that_the_model_is_being_loaded(linnet, monkeypatch):
+    may_load = threading.Event()
+    take = linnet.folder._room.take
+
+    def take_later(engine: Engine) -> None:
+        assert may_load.wait(PATIENCE_S)
+        take(engine)
+
+    monkeypatch.setattr(linnet.folder._room, "take", take_later)
     monkeypatch.setattr("api.reply.PATIENCE_S", 0.0)
     monkeypatch.setattr("api.stream.SILENCE_S", 0.01)
-    lines = linnet.ask("one", stream=True).data.decode().split("\n\n")
-    assert lines[0] == ": the model is being loaded"
-    assert lines[-2] == "data: [DONE]"
-    said = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-    assert said[0]["choices"][0]["delta"]["role"] == "assistant"
-    broken = linnet.ask("two", stream=True, messages=[{"role": "user", "content": "word " * 9000}])
-    *_, error, done = [line for line in broken.data.decode().split("\n\n") if line.startswith("data")]
-    assert json.loads(error[6:])["error"]["code"] == "context_length_exceeded"
-    assert done == "data: [DONE]"
+    too_long = [{"role": "user", "content": "word " * 9000}]
+    for fields in ({}, {"messages": too_long}):
+        with linnet.http.post(CHAT, json=BODY | {"model": "one", "stream": True} | fields, buffered=False) as response:
+            assert response.status_code == 200
+            events = iter(response.response)
+            assert next(events) == b": the model is being loaded\n\n"
+            may_load.set()
+            *_, end, done = [event for event in b"".join(events).decode().split("\n\n")[:-1] if event[0] != ":"]
+        assert done == "data: [DONE]"
+        if fields:
+            assert json.loads(end[6:])["error"]["code"] == "context_length_exceeded"
+        else:
+            assert json.loads(end[6:])["choices"][0]["finish_reason"] == "stop"
+        may_load.clear()
+        linnet.pool.unload("one")
