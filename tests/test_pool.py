@@ -193,3 +193,15 @@ def test_a_stream_tells_that_the_model_is_being_loaded(linnet, monkeypatch):
             assert json.loads(end[6:])["choices"][0]["finish_reason"] == "stop"
         may_load.clear()
         linnet.pool.unload("one")
+
+
+def test_a_model_file_that_is_cut_while_it_is_loaded_costs_its_own_answers_and_no_others(linnet, models):
+    assert linnet.ask("one").status_code == 200
+    with (models / "one.gguf").open("r+b") as file:
+        file.truncate(4096)
+    first = linnet.ask("one", messages=[{"role": "user", "content": "another one"}])
+    assert first.status_code in (200, 500, 503), "weights that llama.cpp has copied are still there"
+    linnet.http.post("/models/unload", json={"model": "one"})
+    refused = linnet.ask("one", messages=[{"role": "user", "content": "one more"}])
+    assert (refused.status_code, error_of(refused)["code"]) == (422, "model_broken")
+    assert linnet.ask().status_code == 200
