@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 
 from engine.inflight import InFlight
 from engine.memory import DoesNotFitError
 from engine.process import Process
 from engine.request import Cancel, Config, Event, Failed, LoadFailed, Ready, Request, Trouble, Word, stamp
 from engine.room import Room
-from engine.stream import LOADS, NOTHING, OPEN, REFUSALS, Begun, Sink, State, Status, Stream, Work
+from engine.stream import LOADS, NOTHING, OPEN, Begun, Sink, State, Status, Stream, Work, refusal
 
 log = logging.getLogger("engine")
 FULL = (Trouble.QUEUE_FULL, "Too many requests are waiting; try again later.")
@@ -45,6 +46,7 @@ class Engine:
         self._process: Process | None = None
         self._ready: Ready | None = None
         self._failure: str | None = None
+        self._file = Path(config.model_path).name  # where it lies is not for everybody
         self._failed_file = ""  # the state of the file that could not be loaded
         self._n_restarts = 0
         self._idle_since = time.monotonic()
@@ -118,7 +120,7 @@ class Engine:
             if self._state is State.FAILED and stamp(self.config.model_path) != self._failed_file:
                 self._enter(State.WAKING)  # it may be a better one
             if self._state not in OPEN:
-                work.put(Failed(request.id, *REFUSALS[self._state]))
+                work.put(Failed(request.id, *refusal(self._state, self._failure)))
                 return stream
             if self._in_flight.is_full(request.background):
                 work.put(Failed(request.id, *FULL))
@@ -158,7 +160,7 @@ class Engine:
         """Ends the worker. Requests that still run get a Failed event."""
         with self._changed:
             self._enter(State.STOPPING)
-            self._in_flight.fail_all(*REFUSALS[State.STOPPING])
+            self._in_flight.fail_all(*refusal(State.STOPPING))
             self._changed.notify_all()
             process, self._process = self._process, None
         if process:
@@ -195,7 +197,7 @@ class Engine:
         with self._changed:
             self._changed.wait_for(lambda: self._state is State.STOPPING or (self._state in WANTS and self._gone))
             if self._state is State.STOPPING:
-                self._in_flight.fail_all(*REFUSALS[State.STOPPING])
+                self._in_flight.fail_all(*refusal(State.STOPPING))
             return self._state is not State.STOPPING
 
     def _spawn(self) -> Process | None:
@@ -226,12 +228,12 @@ class Engine:
             if not process:
                 self._failure = ending
             elif not self._failure:
-                self._failure = f"The engine process ended ({ending}) while it loaded {self.config.model_path}."
+                self._failure = f"The engine process ended ({ending}) while it loaded {self._file}."
             if self._state is not State.LOADING:  # else whoever started it all says so
                 log.error("%s", self._failure)
             self._failed_file = stamp(self.config.model_path)
-            self._in_flight.fail_all(*REFUSALS[State.FAILED])
             self._enter(State.FAILED)
+            self._in_flight.fail_all(*refusal(self._state, self._failure))
             return False
 
     def _pause(self, n_failures: int) -> None:
@@ -292,7 +294,7 @@ class Engine:
                     if self._state is not State.STOPPING:
                         self._enter(State.READY)
                 case LoadFailed(message):
-                    self._failure = message
+                    self._failure = message.replace(self.config.model_path, self._file)
                 case _ if isinstance(word, Event) and self._in_flight.deliver(word):
                     self._idle_since = time.monotonic()
                     self._changed.notify_all()

@@ -38,6 +38,12 @@ REFUSALS = {
 }
 
 
+def refusal(state: State, failure: str | None = None) -> tuple[Trouble, str]:
+    """What is said to those who ask in a state that is not open. `failure`: why the model is not loaded."""
+    trouble, message = REFUSALS[state]
+    return trouble, f"{message} {failure}" if state is State.FAILED and failure else message
+
+
 @dataclass(frozen=True)
 class Status:
     """The engine at one moment."""
