@@ -1,5 +1,6 @@
 // The chat: a list of messages, at most one answer in progress, and the page that shows them.
-import { answer, ApiError, kept, modelName, setKey } from "./api.js";
+import { answer, kept, modelState, sentence, setKey } from "./api.js";
+import { chosen, lookForModels, openModels, say, showModel, size } from "./models.js";
 import { Answer, showQuestion } from "./turns.js";
 
 const $ = (id) => document.getElementById(id);
@@ -16,6 +17,7 @@ function show() {
 }
 
 function ask(text) {
+  say("");
   messages.push({ role: "user", content: text });
   showQuestion(text);
   reply();
@@ -28,16 +30,18 @@ async function reply(before = null) {
   const turn = new Answer();
   show();
   try {
-    const options = { early_stop: $("brief").checked };
-    for await (const chunk of answer(messages, options, mine.signal, before !== null)) turn.add(chunk);
+    const options = { early_stop: $("brief").checked, ...(chosen() && { model: chosen() }) };
+    tellOfLoading(turn, mine.signal);
+    for await (const chunk of answer(messages, options, mine.signal, before !== null)) {
+      turn.add(chunk);
+      if (turn.first) turn.facts.textContent = "";
+    }
     turn.end();
     if (turn.known) turn.offer("Answer afresh", () => afresh(turn));
   } catch (error) {
+    turn.facts.textContent = "";
     if (error.name === "AbortError") turn.end("stopped");
-    else if (error.status === 401) {
-      turn.fail(error.message);
-      askForKey();
-    } else turn.fail(error instanceof ApiError ? error.message : "The server cannot be reached.");
+    else failed(turn, error);
   }
   if (running !== mine) return; // a new chat has begun meanwhile
   running = null;
@@ -48,6 +52,25 @@ async function reply(before = null) {
   show();
   showKept();
   $("question").focus();
+}
+
+function failed(turn, error) {
+  turn.fail(sentence(error));
+  if (error.status === 401) askForKey();
+  if (error.code?.startsWith("model_")) turn.offer("Choose a model", showModels);
+  if (error.code === "model_not_found") connect(); // the chosen one was deleted: back to the default
+}
+
+// The stream keeps quiet while the model is loaded, which may take a minute; so it is asked for.
+async function tellOfLoading(turn, signal) {
+  const name = chosen() ?? "default";
+  const waits = () => turn.node.classList.contains("waiting") && !signal.aborted;
+  for (let pause_ms = 300; ; pause_ms = 1000) {
+    await new Promise((done) => setTimeout(done, pause_ms));
+    if (!waits()) return;
+    const state = await modelState(name).catch(() => "loaded"); // the answer itself will say what is wrong
+    if (waits()) turn.facts.textContent = state === "loaded" ? "" : "loading the model …";
+  }
 }
 
 function afresh(turn) {
@@ -62,8 +85,6 @@ async function showKept() {
   $("kept").title = "Answers that are given again at once when the same is asked";
 }
 
-const size = (n) => (n < 1e6 ? `${Math.ceil(n / 1e3)} kB` : `${(n / 1e6).toFixed(1)} MB`);
-
 function newChat() {
   running?.abort();
   running = null;
@@ -74,20 +95,22 @@ function newChat() {
 }
 
 function askForKey() {
-  $("model").textContent = "an API key is needed";
+  showModel("an API key is needed");
   if (!$("key-dialog").open) $("key-dialog").showModal();
 }
 
 async function connect() {
   try {
-    $("model").textContent = await modelName();
+    await lookForModels();
     document.title = "Linnet";
     showKept();
   } catch (error) {
     if (error.status === 401) return askForKey();
-    $("model").textContent = "the server cannot be reached";
+    showModel("the server cannot be reached");
   }
 }
+
+const showModels = () => openModels(askForKey);
 
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -107,12 +130,14 @@ $("question").addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !composing(event)) running?.abort();
+  // In a dialog it closes that.
+  if (event.key === "Escape" && !composing(event) && !document.querySelector("dialog[open]")) running?.abort();
 });
 $("brief").checked = localStorage.getItem("brief") === "yes";
 $("brief").addEventListener("change", () => localStorage.setItem("brief", $("brief").checked ? "yes" : "no"));
 $("stop").addEventListener("click", () => running?.abort());
 $("new-chat").addEventListener("click", newChat);
+$("model").addEventListener("click", showModels);
 $("suggestions").addEventListener("click", ({ target }) => {
   if (target.matches("button") && !running) ask(target.textContent);
 });
