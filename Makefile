@@ -34,8 +34,8 @@ fmt: setup-dev ## put the code into shape
 bench: setup ## tokens/s of a model; options: make bench MODEL=path-or-name
 	@$(RUN) -m bench $(MODEL)
 
-models: setup ## list the installed models
-	@$(RUN) -m models
+models: setup ## list the models: what is installed, what fits this machine and how fast it would be
+	@$(RUN) -m models $(ARGS)
 
 download-gguf: setup ## fetch a bigger model into models/; options: make download-gguf MODEL=name|repo:quant
 	@$(RUN) -m models.download $(MODEL)

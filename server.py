@@ -12,12 +12,12 @@ import sys
 import threading
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from waitress.server import BaseWSGIServer
 
 from api import wsgi
-from api.app import create_app
+from api.app import create_app, n_seats
 from api.pool import Doubt, Model, Pool, Shelf
 from api.source import Scope, Source
 from cache.store import Store
@@ -26,12 +26,13 @@ from engine.client import Engine
 from engine.header import HeaderError, read_header
 from engine.request import Config, Limits, Ready
 from engine.room import Room
-from models import identity, store
+from models import catalog, fit, identity, store
 from models.downloads import Downloads
 from settings import Settings, SettingsError, read
 
 log = logging.getLogger("linnet")
 FETCHING_S = 2.0  # downloads may take so long to stop; what came of them stays
+SLOW_FROM_BYTES = 2**31  # a smaller model says a token in a second on any machine that it fits
 DRAIN_S = 20.0  # running answers may take so long to end after a signal
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,23 +45,21 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is what the queue is for
     try:
         settings = read(arguments)
-        models = settings.models_dir or store.FOLDER
+        models = (settings.models_dir or store.FOLDER).resolve()
         path = store.find(settings.model, None if settings.no_cache else settings.cache_dir, models)
         listener = listen(settings.host, settings.port)
-        config = configure(settings, path)
-        if not settings.force:
-            memory.check(config)
+        folder = Folder(settings, path)
+        if (doubt := folder.doubt(path)) and not doubt.firm:  # what is no model at all, the loader says
+            raise memory.DoesNotFitError(f"{doubt.sentence} With --force it is loaded all the same.")
         model = None if settings.no_cache else identity.Watched(path, settings.cache_dir)
     except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:  # a large file was being read for the first time
         return 0
-    folder = Folder(settings)
     pool = Pool(Model(settings.alias or path.stem, folder.open(path, model)), folder)
-    pool.default.engine.forced = settings.force
     fetching = Downloads(models)
-    server = wsgi.create_server(create_app(settings, pool, fetching), listener, settings.slots + settings.max_queue)
+    server = wsgi.create_server(create_app(settings, pool, fetching), listener, n_seats(settings))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         return run(settings, pool, server, f"http://{host}:{server.effective_port}")
@@ -71,10 +70,13 @@ def main(arguments: list[str]) -> int:
 class Folder(Shelf):
     """The folder of models. Their engines are set up alike and share the memory, their answers one store."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._models = settings.models_dir or store.FOLDER
-        self._room = Room()
+    def __init__(self, settings: Settings, default: Path) -> None:
+        """`default`: the model the server is started with."""
+        self._settings, self._default = settings, default
+        self._measuring = threading.Lock()
+        self._measured: fit.Machine | None = None
+        self._models = (settings.models_dir or store.FOLDER).resolve()
+        self._room = Room(settings.force)
         self._answers = None
         if not settings.no_cache:
             answers = settings.cache_dir / "answers"
@@ -106,15 +108,51 @@ class Folder(Shelf):
         return Source(engine, self._answers, scope, settings.answer_age)
 
     def doubt(self, path: Path) -> Doubt | None:
-        """A file that is no model, or one that does not fit."""
+        """A file that is no model; one that does not fit, or would be too slow to wait for."""
         try:
             read_header(store.check(path))
-            self._room.check(configure(self._settings, path))
+            self._room.check(config := configure(self._settings, path))
         except (store.StoreError, HeaderError, OSError) as error:
             return Doubt(f"{path.stem} cannot be loaded: {str(error).replace(str(path), path.name)}", firm=True)
         except memory.DoesNotFitError as error:
             return Doubt(str(error), firm=False)
-        return None
+        if path.stat().st_size < SLOW_FROM_BYTES or self._settings.force:
+            return None
+        found = fit.fit(config, self._machine())
+        return Doubt(found.sentence, firm=False) if found.verdict is fit.Verdict.BAD else None
+
+    def catalog(self) -> list[dict[str, Any]]:
+        """As clients are told."""
+        settings = self._settings
+        known, default = catalog.catalog(), self._default
+        told = []
+        for row in fit.fits(self._machine(), settings.ctx, settings.slots, settings.kv_type, self._models):
+            entry, need = known.get(row.name), row.fit.need
+            here = row.path and (settings.alias if row.path == default and settings.alias else row.path.stem)
+            told.append(
+                {
+                    "name": here or row.name,
+                    "installed": row.path is not None,
+                    "fetch": None if row.path else row.name,
+                    "bytes": row.size_bytes,
+                    "parameters": row.n_parameters or None,
+                    "good_for": row.good_for or None,
+                    "licence": entry.licence if entry else None,
+                    "reasoning": entry.reasoning if entry else None,
+                    "memory_bytes": need.total_bytes if need else None,
+                    "available_bytes": row.fit.available_bytes,
+                    "tokens_per_s": row.fit.tokens_per_s and round(row.fit.tokens_per_s, 2),
+                    "verdict": row.fit.verdict,
+                    "recommended": row.recommended,
+                }
+            )
+        return told
+
+    def _machine(self) -> fit.Machine | None:
+        with self._measuring:  # two measurements at once would disturb each other
+            if not self._measured:
+                self._measured = fit.machine(None if self._settings.no_cache else self._settings.cache_dir)
+            return self._measured
 
     def remove(self, name: str) -> None:
         """Deletes its file."""

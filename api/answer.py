@@ -6,6 +6,7 @@ It notices when the client goes, also while nothing is sent, and logs one line w
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -18,6 +19,7 @@ from engine.request import Accepted, Delta, Event, Failed, Finished, Progress, R
 
 log = logging.getLogger("linnet")
 LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
+SEATS = "linnet.seats"  # in a request's environ, too: a semaphore
 POLL_S = 0.2  # how often it is looked whether the client is still there
 SILENCE_S = 10.0  # after so long something is said, lest somebody in between takes the connection for dead
 
@@ -36,6 +38,16 @@ class News(NamedTuple):
     what: Piece | Finished | Progress | None
 
 
+def _seat(founds: Sequence[Found], environ: dict[str, Any]) -> threading.Semaphore | None:
+    """One of the places for those who wait, each with a thread of the server. Raises ApiError 429."""
+    seats: threading.Semaphore | None = environ.get(SEATS)
+    if seats and not seats.acquire(blocking=False):
+        for found in founds:
+            found.events.close()
+        raise from_failed(Failed("", Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
+    return seats
+
+
 class Answer:
     """Iterates over the news of all choices. Raises ApiError when the engine fails, ClientGone when the client has left."""
 
@@ -48,6 +60,7 @@ class Answer:
         quiet: bool = False,
     ) -> None:
         """`params`: which field a trouble is about; `quiet`: the request's line in the log is not this one's to write."""
+        self._seat = None if how(founds) == "hit" else _seat(founds, environ)
         self.choices = choices
         self.n_prompt = 0
         self.result: list[Any] = []  # what was asked for beside an answer
@@ -98,6 +111,8 @@ class Answer:
         """Cancels what still runs and logs the request; harmless when done before."""
         if not self._closed:
             self._closed = True
+            if self._seat:
+                self._seat.release()
             for events in self._events:
                 events.close()
             if not self._quiet:

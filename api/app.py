@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 import uuid
 
@@ -12,7 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 import web
 from api import completions, describe, downloads, guard, models, openai, ops, responses, texts
-from api.answer import LOGS_ITSELF, ClientGone
+from api.answer import LOGS_ITSELF, SEATS, ClientGone
 from api.errors import ApiError, from_http_status, ours
 from api.pool import Pool
 from models.downloads import Downloads
@@ -30,12 +31,14 @@ def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
     _register(app, settings, pool, fetching)
+    seats = threading.Semaphore(n_seats(settings))
 
     @app.before_request
     def guarded() -> None:
         g.began = time.monotonic()
         g.id = request_id(request.headers.get("X-Request-Id", ""))
         guard.check(settings)
+        request.environ[SEATS] = seats
 
     @app.errorhandler(ApiError)
     def refused(error: ApiError) -> Response:
@@ -68,6 +71,11 @@ def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None
         return response
 
     return app
+
+
+def n_seats(settings: Settings) -> int:
+    """Requests that may run, wait, or read ahead, in all engines together."""
+    return 2 * settings.slots + settings.max_queue
 
 
 def _register(app: Flask, settings: Settings, pool: Pool, fetching: Downloads | None) -> None:

@@ -42,7 +42,7 @@ def blueprint(settings: Settings, pool: Pool) -> Blueprint:
         model = pool.get(body.model)
         made_by = fingerprint(model.engine)
         wanted = [completion_request(body, prompt, settings) for prompt in prompts]
-        echo = texts.spelled(model.engine, prompts, "prompt") if body.echo else [""] * len(prompts)
+        echo = texts.spelled(model.working(), prompts, "prompt") if body.echo else [""] * len(prompts)
         ordered = [order for one in wanted for order in orders(body, one, settings, made_by, n_made)]
         founds = find(model.source, ordered)
         choices = [Choice(logprobs=wanted[0].logprobs is not None) for _ in founds]

@@ -35,6 +35,7 @@ ENDPOINTS: list[tuple[str, str, type[BaseModel] | None, str]] = [
     ("/v1/models", "get", None, "The models that are installed."),
     ("/v1/models/{model}", "get", None, "One of them."),
     ("/v1/models/{model}", "delete", None, "Deletes its file."),
+    ("/v1/models/catalog", "get", None, "What is installed or recommended, what fits here and how fast it would be."),
     ("/v1/models/load", "post", LoadBody, "Loads a model."),
     ("/v1/models/unload", "post", UnloadBody, "Unloads a model."),
     ("/v1/models/download", "get", None, "The downloads that run."),

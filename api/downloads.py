@@ -9,6 +9,7 @@ GET     {"downloads": [...]}: a `progress` object for each that is under way.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,12 +68,14 @@ def blueprint(downloads: Downloads, beat_s: float = BEAT_S) -> Blueprint:
     def begin() -> Response:
         body = read(DownloadBody, request.get_data(cache=False))
         if not seats.acquire(blocking=False):
-            raise from_store(errors.BusyError("Too many already watch downloads; they go on without being watched."))
+            raise from_store(
+                errors.BusyError("Too many already watch downloads; they go on without being watched."), downloads.folder
+            )
         try:
             running = downloads.start(body.model)
         except StoreError as error:
             seats.release()
-            raise from_store(error) from error
+            raise from_store(error, downloads.folder) from error
         gone = request.environ.get("waitress.client_disconnected", lambda: False)
         return Response(Watch(running, seats, gone, beat_s), mimetype="text/event-stream", headers=HEADERS)
 
@@ -120,7 +123,7 @@ class Watch:
                 continue
             seen = news.number
             if isinstance(news.outcome, StoreError):
-                yield sse(from_store(news.outcome).body())
+                yield sse(from_store(news.outcome, self._running.folder).body())
                 return
             if isinstance(news.outcome, Path):
                 yield sse(told(self._running.wanted, news.progress))
@@ -146,7 +149,8 @@ def told(wanted: str, progress: Progress) -> dict[str, Any]:
     }
 
 
-def from_store(error: StoreError) -> ApiError:
-    """What went wrong with a model, as an API error."""
+def from_store(error: StoreError, folder: Path) -> ApiError:
+    """What went wrong with a model in this folder, as an API error."""
     status, type_, code = KINDS[type(error)]
-    return ApiError(status, str(error), type_, code, "model" if type_ == "invalid_request_error" else None)
+    message = str(error).replace(f"{folder}{os.sep}", "")  # where it lies is not for everybody
+    return ApiError(status, message, type_, code, "model" if type_ == "invalid_request_error" else None)

@@ -1,6 +1,7 @@
 """The models there are: listed as OpenAI does, and Linnet's own ways to load, unload and delete them.
 
 GET    /v1/models, /v1/models/NAME      each with its `state`: loaded, loading, unloaded or failed
+GET    /models/catalog                  what is installed or recommended, what fits here and how fast it would be
 POST   /models/load    {"model": NAME, "force": false}    begins to load it, and waits until it is: the same object
 POST   /models/unload  {"model": NAME}                    waits until its memory is free
 DELETE /models/NAME                                       deletes its file
@@ -54,6 +55,10 @@ def blueprint(pool: Pool) -> Blueprint:
             raise pool.unknown(name)
         return jsonify(told(pool, name, started))
 
+    @routes.get("/models/catalog")
+    def catalog() -> Response:
+        return jsonify({"object": "list", "data": pool.catalog()})
+
     @routes.post("/models/load")
     def load() -> Response:
         body = read(LoadBody, request.get_data(cache=False))
@@ -63,7 +68,9 @@ def blueprint(pool: Pool) -> Blueprint:
 
     @routes.post("/models/unload")
     def unload() -> Response:
-        model = pool.unload(read(UnloadBody, request.get_data(cache=False)).model)
+        model = pool.get(read(UnloadBody, request.get_data(cache=False)).model)
+        while not model.engine.unload(POLL_S):
+            leave_if_gone(request.environ)
         return jsonify(told(pool, model.name, started))
 
     @routes.delete("/models/<path:name>")
@@ -76,13 +83,17 @@ def blueprint(pool: Pool) -> Blueprint:
 
 def wait(model: Model, environ: dict[str, Any]) -> None:
     """Until it is loaded. Raises ApiError 503 with the reason when it cannot be; ClientGone."""
-    gone = environ.get("waitress.client_disconnected", lambda: False)
     while (status := model.engine.wait(POLL_S)).state in LOADS:
-        if gone():
-            raise ClientGone
+        leave_if_gone(environ)
     if not status.serves:
         message = status.failure or "The model was not loaded."
         raise ApiError(503, message, "server_error", "model_not_loaded", "model")
+
+
+def leave_if_gone(environ: dict[str, Any]) -> None:
+    """Raises ClientGone."""
+    if environ.get("waitress.client_disconnected", lambda: False)():
+        raise ClientGone
 
 
 def told(pool: Pool, name: str, started: int) -> dict[str, Any]:

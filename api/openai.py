@@ -65,7 +65,7 @@ def prefill(pool: Pool) -> Blueprint:
     def read_ahead() -> Response:
         body = read(PrefillBody, request.get_data(cache=False))
         wanted = Request(uuid.uuid4().hex, plain(body.messages), background=True)
-        answer = Answer([Found(pool.get(body.model).engine.submit(wanted), "ahead")], [Choice()], request.environ, PARAMS)
+        answer = Answer([Found(pool.get(body.model).working().submit(wanted), "ahead")], [Choice()], request.environ, PARAMS)
         answer.accept()
         with closing(answer):
             answer.read()

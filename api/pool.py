@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from api.errors import ApiError
 from api.source import Source
@@ -35,6 +36,11 @@ class Model:
         """Where its answers are made."""
         return self.source.engine
 
+    def working(self) -> Engine:
+        """The same, to be asked something. Raises ApiError when the model should not be loaded for it."""
+        self.source.may_make()
+        return self.engine
+
 
 @dataclass(frozen=True)
 class Doubt:
@@ -52,7 +58,7 @@ class Shelf:
         return {}
 
     def open(self, path: Path) -> Source:
-        """Answers of this model; its engine is not started. Raises OSError."""
+        """Answers of this model; its engine is not started."""
         raise FileNotFoundError(path)
 
     def doubt(self, path: Path) -> Doubt | None:
@@ -63,6 +69,10 @@ class Shelf:
         """Deletes its file. Raises OSError."""
         raise FileNotFoundError(name)
 
+    def catalog(self) -> list[dict[str, Any]]:
+        """What is installed or recommended, and how it would run here, as clients are told. It may take some seconds."""
+        return []
+
 
 class Pool:
     """Any thread may ask."""
@@ -70,9 +80,11 @@ class Pool:
     def __init__(self, default: Model, shelf: Shelf | None = None) -> None:
         self.default = default
         self._shelf = shelf or Shelf()
-        self._lock = threading.Lock()
-        self._opened = {default.name: default}
+        self._lock = threading.Lock()  # guards what follows
+        self._opened: dict[str, Model] = {}
+        self._deleting: set[str] = set()
         self._stopping = False
+        self._add(default)
 
     @property
     def store(self) -> Store | None:
@@ -81,22 +93,22 @@ class Pool:
 
     def names(self) -> list[str]:
         """Of all models, the default first."""
-        return [self.default.name, *(name for name in self._shelf.installed() if name != self.default.name)]
+        return [self.default.name, *self._others()]
 
-    def get(self, name: str | None, force: bool = False) -> Model:
-        """The model meant. Raises ApiError 404 for one that is not there, 409 for one that should not be loaded."""
+    def get(self, name: str | None) -> Model:
+        """The model meant; it is not loaded yet. Raises ApiError 404 for one that is not there."""
         if name is None or name in (DEFAULT, self.default.name):
             return self.default
         model = self._opened.get(name)
-        if model and model.engine.status().state in AT_HOME:
+        if model and name not in self._deleting and model.engine.status().state in AT_HOME:
             return model
-        path = self._shelf.installed().get(name)
-        if not path:
-            self._forget(name)
-            raise self.unknown(name)
-        if not (force or (model and model.engine.forced)) and (doubt := self._shelf.doubt(path)):
-            raise _doubtful(name, doubt)
-        return self._open(name, path)
+        path = self._others().get(name)
+        if path:
+            return self._open(name, path)
+        if self._is_default(self._shelf.installed().get(name)):
+            return self.default
+        self._forget(name)
+        raise self.unknown(name)
 
     def state(self, name: str) -> str:
         """What it is doing, as clients are told."""
@@ -104,37 +116,35 @@ class Pool:
         state = model.engine.status().state if model else State.IDLE
         return STATES.get(state, "loading")
 
+    def catalog(self) -> list[dict[str, Any]]:
+        """What there is to be had; see Shelf."""
+        return self._shelf.catalog()
+
     def load(self, name: str | None, force: bool) -> Model:
-        """Begins to load a model. Raises ApiError."""
-        model = self.get(name, force)
+        """Begins to load a model. Raises ApiError 404; 409 for one that should not be loaded, 422 for one that cannot be."""
+        model = self.get(name)
+        self._check(model, force)
         model.engine.load(force)
         return model
 
-    def unload(self, name: str | None) -> Model:
-        """Unloads a model, once it has finished what it has. Raises ApiError."""
-        model = self._opened.get(self.default.name if name in (None, DEFAULT) else name or "")
-        if not model:
-            if name not in self.names():
-                raise self.unknown(name or "")
-            raise ApiError(409, f"The model '{name}' is not loaded.", code="model_not_loaded", param="model")
-        model.engine.unload()
-        return model
-
     def remove(self, name: str) -> None:
-        """Unloads a model and deletes its file. Raises ApiError."""
-        if name in (DEFAULT, self.default.name):
+        """Deletes a model's file and unloads it. Raises ApiError."""
+        if self.get(name) is self.default:
             raise ApiError(409, "This server was started with this model: it stays.", code="model_in_use", param="model")
-        if name not in self._shelf.installed():
-            raise self.unknown(name)
-        model = self._opened.get(name)
-        if model and model.engine.status().n_requests:
-            raise ApiError(409, "The model is answering just now.", code="model_in_use", param="model")
-        self._forget(name)
+        with self._lock:
+            model = self._opened.get(name)
+            if model and model.engine.status().n_requests:
+                raise ApiError(409, "The model is answering just now.", code="model_in_use", param="model")
+            self._deleting.add(name)  # from now on it is not there
         try:
             self._shelf.remove(name)
+            self._forget(name)
         except OSError as error:
             message = f"The model '{name}' cannot be deleted: {error.strerror or error}."
             raise ApiError(409, message, code="model_not_deleted", param="model") from error
+        finally:
+            with self._lock:
+                self._deleting.discard(name)
 
     @property
     def n_requests(self) -> int:
@@ -163,18 +173,40 @@ class Pool:
         with self._lock:
             return list(self._opened.values())
 
+    def _others(self) -> dict[str, Path]:
+        """Those that are installed beside the default."""
+        found = {name: path for name, path in self._shelf.installed().items() if name not in self._deleting}
+        return {name: path for name, path in found.items() if name != self.default.name and not self._is_default(path)}
+
+    def _is_default(self, path: Path | None) -> bool:
+        return path is not None and str(path) == self.default.engine.config.model_path
+
     def _open(self, name: str, path: Path) -> Model:
         with self._lock:
             if self._stopping:
                 raise ApiError(503, "The server is shutting down.", "server_error", "server_stopping")
             if name not in self._opened:
-                try:
-                    model = Model(name, self._shelf.open(path))
-                except OSError as error:
-                    raise self.unknown(name) from error
+                if name in self._deleting:
+                    raise self.unknown(name)
+                model = Model(name, self._shelf.open(path))
                 model.engine.start(load=False)
-                self._opened[name] = model
+                self._add(model)
             return self._opened[name]
+
+    def _add(self, model: Model) -> None:
+        model.source.may_make = lambda: self._check(model)
+        self._opened[model.name] = model
+
+    def _check(self, model: Model, force: bool = False) -> None:
+        """Raises ApiError for a model that is not loaded, and should not be."""
+        if model.engine.status().state in AT_HOME:
+            return
+        doubt = self._shelf.doubt(Path(model.engine.config.model_path))
+        if doubt and doubt.firm:
+            raise ApiError(422, doubt.sentence, code="model_broken", param="model")
+        if doubt and not force:
+            advice = f'POST /models/load {{"model": "{model.name}", "force": true}} loads it all the same.'
+            raise ApiError(409, f"{doubt.sentence} {advice}", code="model_needs_force", param="model")
 
     def _forget(self, name: str) -> None:
         with self._lock:
@@ -190,10 +222,3 @@ class Pool:
 
 
 STATES = {State.READY: "loaded", State.IDLE: "unloaded", State.FAILED: "failed", State.STOPPING: "unloaded"}
-
-
-def _doubtful(name: str, doubt: Doubt) -> ApiError:
-    if doubt.firm:
-        return ApiError(422, doubt.sentence, code="model_broken", param="model")
-    advice = f'POST /models/load {{"model": "{name}", "force": true}} loads it all the same.'
-    return ApiError(409, f"{doubt.sentence} {advice}", code="model_needs_force", param="model")

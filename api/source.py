@@ -106,6 +106,7 @@ class Source:
     store: Store | None = None
     scope: Callable[[], Scope | None] = Scope
     max_age_s: float | None = None
+    may_make: Callable[[], None] = lambda: None  # raises ApiError when the model should not be loaded for an answer
     _running: dict[tuple[str, int | None], Flight] = field(default_factory=dict)
     _starting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -202,10 +203,10 @@ class Source:
                 return
         store.put(key, record.dump())
 
-    @staticmethod
-    def _refuse_to_make(control: Control) -> None:
+    def _refuse_to_make(self, control: Control) -> None:
         if control.only_if_cached:
             raise ApiError(504, "This answer is not in the cache.", code="not_cached")
+        self.may_make()
 
 
 def _key(order: Order, facts: dict[str, Any]) -> str:

@@ -71,7 +71,8 @@ def blueprint(pool: Pool) -> Blueprint:
         texts = listed(body.input)
         if not all(texts):
             raise wrong("input", "input has an empty text in it.")
-        answers = [ask(model.engine, text, Want.VECTOR, "input") for text in texts]
+        engine = model.working()
+        answers = [ask(engine, text, Want.VECTOR, "input") for text in texts]
         n_tokens = sum(answer.n_prompt for answer in answers)
         data = [
             {"object": "embedding", "index": i, "embedding": vector(answer.result, body)} for i, answer in enumerate(answers)
@@ -82,7 +83,7 @@ def blueprint(pool: Pool) -> Blueprint:
     @routes.post("/tokenize")
     def tokenize() -> Response:
         body = read(TokenizeBody, request.get_data(cache=False))
-        engine = pool.get(body.model).engine
+        engine = pool.get(body.model).working()
         answer = ask(engine, body.content, Want.PROMPT if body.add_special else Want.TOKENS, "content")
         if not body.with_pieces:
             return jsonify({"tokens": [token for token, _ in answer.result]})
@@ -91,7 +92,7 @@ def blueprint(pool: Pool) -> Blueprint:
     @routes.post("/detokenize")
     def detokenize() -> Response:
         body = read(DetokenizeBody, request.get_data(cache=False))
-        return jsonify({"content": spelled(pool.get(body.model).engine, [body.tokens], "tokens")[0]})
+        return jsonify({"content": spelled(pool.get(body.model).working(), [body.tokens], "tokens")[0]})
 
     return routes
 

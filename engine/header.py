@@ -27,6 +27,7 @@ N_DIMS = 4
 NAME_BYTES = 63  # of a tensor
 KEY_BYTES = 2**16 - 1
 VERSIONS = (2, 3)
+INTEGERS = "bBhHiIlLqQ"  # of Python's arrays
 ALIGNMENT = "general.alignment"
 DEFAULT_ALIGNMENT = 32  # bytes
 
@@ -127,8 +128,10 @@ class Header:
             return None
         n_layers, n_kv_heads, key_length, value_length = (size or 0 for size in sizes)
         per_layer = self.values.get(f"{self.architecture}.attention.head_count_kv")
-        n_heads = sum(per_layer) if isinstance(per_layer, array) and len(per_layer) == n_layers else n_layers * n_kv_heads
-        return int(n_heads) * (key_length + value_length)
+        n_heads = n_layers * n_kv_heads
+        if isinstance(per_layer, array) and per_layer.typecode in INTEGERS and len(per_layer) == n_layers:
+            n_heads = sum(per_layer)
+        return n_heads * (key_length + value_length)
 
     @property
     def tokenizer(self) -> str | None:

@@ -38,6 +38,18 @@ class Need:
         return self.weights_bytes + self.kv_bytes + self.buffer_bytes
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What a model's needs follow from."""
+
+    n_bytes: int  # of its file
+    n_ctx_train: int
+    n_kv: int  # numbers for a token of context, in all layers
+    n_embd: int
+    n_ff: int  # of the widest layer
+    n_vocab: int
+
+
 def need(config: Config) -> Need | None:
     """What the model takes as it is set up here; None where its header does not tell: the loader says it better."""
     try:
@@ -47,13 +59,18 @@ def need(config: Config) -> Need | None:
     n_kv, n_ff, n_embd = header.kv_elements, header.of_model("feed_forward_length"), header.n_embd
     if not (n_kv and n_ff and n_embd and header.n_ctx):
         return None
+    return needed(Sizes(header.n_bytes, header.n_ctx, n_kv, n_embd, n_ff, header.n_vocab or 0), config)
+
+
+def needed(sizes: Sizes, config: Config) -> Need:
+    """The same of a model whose sizes are known."""
     n_batch, n_outputs = step_size(config)
-    n_ctx = config.n_ctx or min(header.n_ctx, DEFAULT_CTX)
+    n_ctx = config.n_ctx or min(sizes.n_ctx_train, DEFAULT_CTX)
     n_tokens = config.n_slots * n_ctx
-    kv, mask = n_kv * KV_BYTES[config.kv_type], MASK_BYTES * n_batch  # by token of context
-    widest = 2 * n_ff + 4 * n_embd  # numbers for a token in the widest layer
-    fixed = BASE_BYTES + 4 * n_batch * widest + 4 * n_outputs * (header.n_vocab or 0)
-    return Need(header.n_bytes, int(kv * n_tokens), fixed + mask * n_tokens, int(kv + mask), n_ctx)
+    kv, mask = sizes.n_kv * KV_BYTES[config.kv_type], MASK_BYTES * n_batch  # by token of context
+    widest = 2 * sizes.n_ff + 4 * sizes.n_embd  # numbers for a token in the widest layer
+    fixed = BASE_BYTES + 4 * n_batch * widest + 4 * n_outputs * sizes.n_vocab
+    return Need(sizes.n_bytes, int(kv * n_tokens), fixed + mask * n_tokens, int(kv + mask), n_ctx)
 
 
 def check(config: Config, freed: int = 0) -> None:

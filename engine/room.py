@@ -1,7 +1,11 @@
 """Memory for the workers of several engines: who has some, and who must go for whom.
 
-A model is loaded beside the others while all fit. When one more does not, those used least recently are unloaded, each
-when it has finished what it has; so models that are asked in turns take turns.
+A model is loaded beside the others while all fit. When one more does not, another is told to leave: one that has nothing
+to do, else the one used least recently, which finishes what it has first. Those that wait for room get it in the order in
+which they came; so models that are asked in turns take turns.
+
+The lock here is held for moments only, and nothing is asked of an engine meanwhile: engines call `leave` and `wake` with
+their own lock held.
 """
 
 from __future__ import annotations
@@ -10,51 +14,86 @@ import threading
 from typing import TYPE_CHECKING
 
 from engine import memory
-from engine.request import Config
 
 if TYPE_CHECKING:
-    from engine.client import Engine
+    from engine.request import Config
+    from engine.supervisor import Supervisor
 
 
 class Room:
-    """All methods may be called from any thread."""
+    """All methods may be called from any thread. `force`: whatever fits or not."""
 
-    def __init__(self) -> None:
-        self._taking = threading.Lock()  # one at a time makes room for itself, however long that takes
-        self._guard = threading.Lock()
-        self._inside: dict[Engine, memory.Need | None] = {}
+    def __init__(self, force: bool = False) -> None:
+        self._force = force
+        self._changed = threading.Condition()  # guards everything below
+        self._n_changes = 0
+        self._waiting: list[Supervisor] = []  # in the order in which they came
+        self._inside: dict[Supervisor, memory.Need | None] = {}
 
-    def take(self, engine: Engine) -> None:
-        """Waits until there is room. Raises DoesNotFitError when there is none even with all others gone."""
-        with self._taking:
-            if engine in self._others(None):
-                return  # its worker crashed, and what it had is there for the next
-            need = memory.need(engine.config)
-            while (others := self._others(engine)) and need and need.total_bytes > self._free():
-                min(others, key=lambda other: other.last_used).unload()
-            if not engine.forced:
-                memory.check(engine.config)
-            with self._guard:
-                self._inside[engine] = need
+    def take(self, engine: Supervisor) -> bool:
+        """Waits until there is room; False: nobody wants it any more. Raises DoesNotFitError if there will never be any."""
+        need = memory.need(engine.config)
+        with self._changed:
+            self._waiting.append(engine)
+        try:
+            while True:
+                with self._changed:
+                    n_changes, inside, is_next = self._n_changes, dict(self._inside), self._waiting[0] is engine
+                if engine in inside:
+                    return True  # its worker crashed, and what it had is there for the next
+                if not engine.wanted:
+                    return False
+                if is_next:
+                    if not engine.forced:
+                        self.check(engine.config)
+                    if not inside or not need or need.total_bytes <= self._free(inside):
+                        with self._changed:
+                            self._inside[engine] = need
+                        return True
+                    self._make(inside)
+                self._await_change(n_changes)
+        finally:
+            with self._changed:
+                self._waiting.remove(engine)
+            self.wake()
+
+    def leave(self, engine: Supervisor) -> None:
+        """Its worker is gone."""
+        with self._changed:
+            self._inside.pop(engine, None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Something has changed: who waits looks again."""
+        with self._changed:
+            self._n_changes += 1
+            self._changed.notify_all()
 
     def check(self, config: Config) -> None:
         """Raises DoesNotFitError for a model that would not fit even with all others gone."""
-        memory.check(config, sum(memory.own(other.status().worker_pid) for other in self._others(None)))
+        with self._changed:
+            others = list(self._inside)
+        if not self._force:
+            memory.check(config, sum(memory.own(other.status().worker_pid) for other in others))
 
-    def leave(self, engine: Engine) -> None:
-        """Its worker is gone."""
-        with self._guard:
-            self._inside.pop(engine, None)
+    def _await_change(self, seen: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_changes != seen)
 
-    def _others(self, engine: Engine | None) -> list[Engine]:
-        with self._guard:
-            return [other for other in self._inside if other is not engine]
+    @staticmethod
+    def _make(inside: dict[Supervisor, memory.Need | None]) -> None:
+        """Tells one to leave, unless one is just going. Of those that are busy only one at a time is told."""
+        leaving = [engine for engine in inside if engine.leaving]
+        staying = sorted((engine for engine in inside if not engine.leaving), key=lambda engine: engine.last_used)
+        idle = [engine for engine in staying if not engine.busy]
+        if all(engine.busy for engine in leaving) and (idle or not leaving):
+            (idle or staying)[0].leave()
 
-    def _free(self) -> int:
+    def _free(self, inside: dict[Supervisor, memory.Need | None]) -> int:
         """Bytes nobody has or is about to have. To the system mapped weights are free, and loading takes a while."""
-        with self._guard:
-            inside = dict(self._inside)
         unseen = sum(
-            max(0, need.total_bytes - memory.own(engine.status().worker_pid)) for engine, need in inside.items() if need
+            max(0, need.total_bytes + engine.config.ram_bytes - memory.own(engine.status().worker_pid))
+            for engine, need in inside.items()
+            if need
         )
         return memory.available() - unseen

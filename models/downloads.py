@@ -44,7 +44,7 @@ class Running:
 
     def __init__(self, wanted: str, folder: Path, make: Make) -> None:
         """Raises WrongNameError."""
-        self.wanted = wanted
+        self.wanted, self.folder = wanted, folder
         self.cancelled = False
         self.ended = threading.Event()
         self._condition = threading.Condition()
@@ -90,7 +90,7 @@ class Downloads:
     """All that run. Any thread may call."""
 
     def __init__(self, folder: Path = FOLDER, make: Make = Download, most: int = MOST) -> None:
-        self._folder, self._make, self._most = folder, make, most
+        self.folder, self._make, self._most = folder, make, most
         self._lock = threading.Lock()
         self._threads: dict[Running, threading.Thread] = {}
 
@@ -99,7 +99,7 @@ class Downloads:
         with self._lock:
             if running := self._find(wanted):
                 return running
-            running = Running(wanted, self._folder, self._make)
+            running = Running(wanted, self.folder, self._make)
             if len(self._threads) >= self._most:
                 raise BusyError(f"{len(self._threads)} downloads are under way, as many as may be; try again later.")
             thread = threading.Thread(target=running.work, args=[self._leave], name=f"download {wanted}", daemon=True)

@@ -29,8 +29,7 @@ from engine import memory, threads
 from engine.fields import TYPES
 from engine.governor import BUSY
 from engine.header import Header, HeaderError, read_header
-from engine.request import DEFAULT_CTX, Config
-from engine.scheduler import step_size
+from engine.request import Config
 from models import store
 from models.catalog import Entry, catalog
 
@@ -239,14 +238,9 @@ def fit_of_entry(entry: Entry, machine: Machine | None, n_ctx: int | None, n_slo
 
 def need_of_entry(entry: Entry, n_ctx: int | None, n_slots: int, kv_type: str = "f16") -> memory.Need:
     """As engine.memory.need, which reads the same numbers in the header of a file."""
-    n_batch, n_outputs = step_size(Config("", n_ctx, n_slots, 1, kv_type=kv_type))
-    n_ctx = n_ctx or min(entry.context, DEFAULT_CTX)
-    n_tokens = n_slots * n_ctx
-    kv = 2 * entry.layers * entry.kv_heads * entry.head_size * memory.KV_BYTES[kv_type]  # by token of context
-    mask = memory.MASK_BYTES * n_batch
-    widest = 2 * entry.feed_forward + 4 * entry.embedding
-    fixed = memory.BASE_BYTES + 4 * n_batch * widest + 4 * n_outputs * entry.vocabulary
-    return memory.Need(entry.bytes, int(kv * n_tokens), fixed + mask * n_tokens, int(kv + mask), n_ctx)
+    n_kv = 2 * entry.layers * entry.kv_heads * entry.head_size
+    sizes = memory.Sizes(entry.bytes, entry.context, n_kv, entry.embedding, entry.feed_forward, entry.vocabulary)
+    return memory.needed(sizes, Config("", n_ctx, n_slots, 1, kv_type=kv_type))
 
 
 def bytes_of_entry(entry: Entry) -> dict[str, float]:

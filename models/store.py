@@ -5,10 +5,12 @@ A model's name is its file's name without `.gguf`. The demo model is always ther
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-DEMO = FOLDER / "demo" / "demo.gguf"
+HOME = Path(__file__).resolve().parent
+FOLDER = Path(os.environ.get("LINNET_MODELS_DIR") or HOME).expanduser().resolve()
+DEMO = HOME / "demo" / "demo.gguf"
 LAST = "last-model"  # file in the cache folder
 
 

@@ -50,8 +50,9 @@ class ScriptedEngine:
     def load(self, force: bool = False) -> None:
         self.state = State.READY
 
-    def unload(self) -> None:
+    def unload(self, timeout_s: float | None = None) -> bool:
         self.state = State.IDLE
+        return True
 
     def wait(self, timeout_s: float | None = None) -> Status:
         return self.status()

@@ -15,7 +15,7 @@ import pytest
 import server as front
 from api.app import create_app
 from api.pool import Model, Pool
-from engine.client import Engine
+from engine.supervisor import Supervisor
 from models import identity
 from settings import Settings
 from tests.conftest import DEMO, PATIENCE_S
@@ -27,7 +27,7 @@ class Front:
 
     def __init__(self, cache: Path, **settings: Any) -> None:
         self.settings = Settings(cache_dir=cache, threads=1, no_draft=True, **settings)
-        self.folder = front.Folder(self.settings)
+        self.folder = front.Folder(self.settings, DEMO)
         watched = identity.Watched(DEMO, cache)
         self.pool = Pool(Model("demo", self.folder.open(DEMO, watched)), self.folder)
         self.pool.default.engine.start()
@@ -171,9 +171,9 @@ def test_a_stream_tells_that_the_model_is_being_loaded(linnet, monkeypatch):
     may_load = threading.Event()
     take = linnet.folder._room.take
 
-    def take_later(engine: Engine) -> None:
+    def take_later(engine: Supervisor) -> bool:
         assert may_load.wait(PATIENCE_S)
-        take(engine)
+        return bool(take(engine))
 
     monkeypatch.setattr(linnet.folder._room, "take", take_later)
     monkeypatch.setattr("api.reply.PATIENCE_S", 0.0)
@@ -192,7 +192,7 @@ def test_a_stream_tells_that_the_model_is_being_loaded(linnet, monkeypatch):
         else:
             assert json.loads(end[6:])["choices"][0]["finish_reason"] == "stop"
         may_load.clear()
-        linnet.pool.unload("one")
+        linnet.pool.get("one").engine.unload()
 
 
 def test_a_model_file_that_is_cut_while_it_is_loaded_costs_its_own_answers_and_no_others(linnet, models):
@@ -205,3 +205,76 @@ def test_a_model_file_that_is_cut_while_it_is_loaded_costs_its_own_answers_and_n
     refused = linnet.ask("one", messages=[{"role": "user", "content": "one more"}])
     assert (refused.status_code, error_of(refused)["code"]) == (422, "model_broken")
     assert linnet.ask().status_code == 200
+
+
+def test_an_alias_hides_no_file_from_being_the_servers_own(models, tmp_path):
+    settings = Settings(cache_dir=tmp_path / "cache", models_dir=models, alias="gpt", threads=1)
+    path = models / "one.gguf"
+    folder = front.Folder(settings, path)
+    pool = Pool(Model("gpt", folder.open(path)), folder)
+    pool.default.engine.start(load=False)
+    http = create_app(settings, pool).test_client()
+    try:
+        assert [model["id"] for model in json.loads(http.get("/v1/models").data)["data"]] == ["gpt", "two", "demo"]
+        answer = http.post(CHAT, json=BODY | {"model": "one", "max_tokens": 2})
+        assert json.loads(answer.data)["model"] == "gpt"
+        for name in ("gpt", "one", "default"):
+            assert error_of(http.delete(f"/models/{name}"))["code"] == "model_in_use"
+        assert path.exists()
+    finally:
+        pool.close()
+
+
+def test_a_deleted_model_is_not_there_while_its_worker_ends(linnet, models, monkeypatch):
+    linnet.ask("one")
+    ending, may_end = threading.Event(), threading.Event()
+    forget = linnet.pool._forget
+
+    def forget_later(name: str) -> None:
+        ending.set()
+        assert may_end.wait(PATIENCE_S)
+        forget(name)
+
+    monkeypatch.setattr(linnet.pool, "_forget", forget_later)
+    deleting = threading.Thread(target=linnet.http.delete, args=("/models/one",))
+    deleting.start()
+    assert ending.wait(PATIENCE_S)
+    may_end.set()
+    assert linnet.ask("one").status_code == 404
+    deleting.join()
+    assert linnet.ask("one").status_code == 404
+
+
+def test_more_than_may_wait_in_all_models_together_hear_so(models, tmp_path):
+    linnet = Front(tmp_path / "cache", models_dir=models, slots=1, max_queue=0)
+    try:
+        streams = [
+            linnet.http.post(CHAT, json=BODY | {"model": name, "stream": True}, buffered=False) for name in ("one", "two")
+        ]
+        assert [stream.status_code for stream in streams] == [200, 200]
+        refused = linnet.ask(messages=[{"role": "user", "content": "something else"}])
+        assert (refused.status_code, error_of(refused)["code"]) == (429, "rate_limit_exceeded")
+        for stream in streams:
+            stream.close()
+        assert linnet.ask().status_code == 200
+    finally:
+        linnet.pool.close()
+
+
+def test_what_is_known_is_told_also_of_a_model_that_should_not_be_loaded(linnet, monkeypatch):
+    made = linnet.ask()
+    linnet.pool.default.engine.unload()
+    monkeypatch.setattr("engine.memory.available", lambda: 10**6)
+    known = linnet.ask()
+    assert known.headers["X-Linnet-Cache"] == "hit"
+    assert known.json["choices"] == made.json["choices"]
+    assert error_of(linnet.ask(messages=[{"role": "user", "content": "anything else"}]))["code"] == "model_needs_force"
+
+
+def test_the_catalog_says_what_is_here_what_fits_and_one_to_take(linnet):
+    rows = {row["name"]: row for row in json.loads(linnet.http.get("/models/catalog").data)["data"]}
+    assert {"tinyllama", "r1-qwen-1.5b", "one", "two", "demo"} <= set(rows)
+    assert rows["one"]["installed"]
+    assert rows["tinyllama"] | {"fetch": "tinyllama", "installed": False, "licence": "Apache-2.0"} == rows["tinyllama"]
+    assert sum(row["recommended"] for row in rows.values()) <= 1
+    assert all(row["verdict"] for row in rows.values())

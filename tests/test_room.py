@@ -15,6 +15,7 @@ from engine.memory import DoesNotFitError
 from engine.request import Config, Failed, Finished, Trouble
 from engine.room import Room
 from engine.stream import State
+from engine.supervisor import Supervisor
 from tests.conftest import DEMO, PATIENCE_S
 from tests.test_client import ENDLESS_CTX, has_begun, next_event, request, whole
 
@@ -26,8 +27,8 @@ class SmallRoom(Room):
         super().__init__()
         self._n = n
 
-    def _free(self) -> int:
-        return 0 if len(self._others(None)) >= self._n else 2**60
+    def _free(self, inside: dict[Supervisor, memory.Need | None]) -> int:
+        return 0 if len(inside) >= self._n else 2**60
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_a_model_finishes_what_it_has_before_it_goes_and_those_who_come_then_wai
     assert has_begun(running)
     first = worker(one)
     other = two.submit(request("1", max_tokens=2))
-    while not one._leaving:
+    while not one.leaving:
         threading.Event().wait(0.01)
     late = one.submit(request("2", max_tokens=2))
     assert first.is_running()
@@ -107,9 +108,8 @@ def test_a_model_that_fits_nowhere_is_refused_unless_it_is_forced(engines, monke
     refused = next_event(engine.submit(request("1")))
     assert isinstance(refused, Failed)
     assert refused.trouble is Trouble.NO_MODEL
-    status = engine.status()
-    assert status.state is State.FAILED
-    assert "does not fit" in (status.failure or "")
+    assert "does not fit" in refused.message
+    assert engine.status().state is State.IDLE, "the next request tries again"
     with pytest.raises(DoesNotFitError):
         memory.check(engine.config)
     engine.load(force=True)
@@ -132,7 +132,7 @@ def test_engines_that_wait_for_each_other_can_be_closed(engines, endless_model):
     one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     two.submit(request("1"))
-    while not one._leaving:
+    while not one.leaving:
         threading.Event().wait(0.01)
     closing = [threading.Thread(target=engine.close) for engine in (two, one)]
     for thread in closing:
@@ -140,3 +140,72 @@ def test_engines_that_wait_for_each_other_can_be_closed(engines, endless_model):
     for thread in closing:
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
+
+
+def test_a_worker_that_dies_while_it_is_to_leave_has_left(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    running = one.submit(request("1"))
+    assert has_begun(running)
+    other = two.submit(request("1", max_tokens=2))
+    while not one.leaving:
+        threading.Event().wait(0.01)
+    worker(one).kill()
+    assert isinstance(whole(running)[1], Failed)
+    assert isinstance(whole(other)[1], Finished)
+    assert isinstance(whole(one.submit(request("2", max_tokens=2)))[1], Finished)
+
+
+def test_a_model_that_nobody_waits_for_any_more_moves_nobody(engines, endless_model):
+    one, two, three = engines(3, SmallRoom(1), endless_model, ENDLESS_CTX)
+    running = one.submit(request("1"))
+    assert has_begun(running)
+    two.submit(request("1")).close()
+    while two.status().state is not State.IDLE:
+        threading.Event().wait(0.01)
+    assert three.status().state is State.IDLE
+    running.close()
+    waiting = three.submit(request("1", max_tokens=2))
+    assert isinstance(whole(waiting)[1], Finished)
+
+
+def test_one_that_becomes_idle_goes_instead_of_one_that_answers_long(engines, endless_model):
+    one, two, three = engines(3, SmallRoom(2), endless_model, ENDLESS_CTX)
+    long, short = one.submit(request("1")), two.submit(request("1"))
+    assert has_begun(long)
+    assert has_begun(short)
+    other = three.submit(request("1", max_tokens=2))
+    while not one.leaving and not two.leaving:
+        threading.Event().wait(0.01)
+    (long if two.leaving else short).close()  # the one that was not told to leave
+    assert isinstance(whole(other)[1], Finished)
+
+
+def test_an_engine_that_is_closed_while_it_waits_for_room_leaves_nothing_behind(engines, endless_model):
+    room = SmallRoom(1)
+    one, two = engines(2, room, endless_model, ENDLESS_CTX)
+    assert has_begun(one.submit(request("1")))
+    two.submit(request("1"))
+    while not one.leaving:
+        threading.Event().wait(0.01)
+    two.close()
+    assert list(room._inside) == [one]
+
+
+def test_a_model_that_does_not_fit_moves_nobody(engines, monkeypatch):
+    one, two = engines(2, Room())
+    whole(one.submit(request("1", max_tokens=2)))
+    monkeypatch.setattr(memory, "available", lambda: 10**6)
+    monkeypatch.setattr(memory, "own", lambda _: 0)
+    refused = next_event(two.submit(request("1")))
+    assert isinstance(refused, Failed)
+    assert one.status().state is State.READY
+
+
+def test_a_fault_of_ours_while_a_model_is_loaded_is_told(engines, monkeypatch):
+    (engine,) = engines(1, Room())
+    monkeypatch.setattr(memory, "need", lambda _: 1 / 0)
+    refused = next_event(engine.submit(request("1")))
+    assert isinstance(refused, Failed)
+    assert "ZeroDivisionError" in refused.message
+    monkeypatch.undo()
+    assert isinstance(whole(engine.submit(request("2", max_tokens=2)))[1], Finished)
