@@ -43,6 +43,7 @@ class Shape:
 
 SHAPES = {
     "tinyllama": Shape(32000, 2048, 22, 32, 4, 5632, 2048),
+    "r1-qwen-1.5b": Shape(151936, 1536, 28, 12, 2, 8960, 131072),  # without Qwen's small biases
     "small": Shape(2048, 256, 4, 4, 2, 768, 2048),  # for trying this program out
 }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gguf import GGMLQuantizationType as Kind
@@ -22,6 +25,7 @@ from convert.writer import Contents, choose_kinds, write
 from engine.header import Header, HeaderError, read_header
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCK = ".lock"  # behind the output's name: held by the one process that makes it
 PART, BEFORE = ".part", ".f16.part"  # behind the output's name: what is written, and what it is quantized from
 SPARE_BYTES = 2**26  # 64 MiB: the head, and room to breathe
 
@@ -38,8 +42,24 @@ def convert(source: Path, out: Path, quant: str, name: str, is_forced: bool = Fa
         special = read_special(folder, config, vocabulary, tokenizer)
         planned = plan(config, open_weights(folder))
         name = name.encode(errors="replace").decode()  # a folder's name may be no text
-        header = _make(out, quant, Contents(name, config, vocabulary, special, planned))
+        with _alone(out):
+            header = _make(out, quant, Contents(name, config, vocabulary, special, planned))
     return header, vocabulary.notes
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two that make the same file would mix their parts. A lock that was left behind by a dead process holds nobody."""
+    path = out.with_name(out.name + LOCK)
+    with ExitStack() as stack:
+        try:
+            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConvertError(f"{out} is being made by another process just now.") from error
+        except OSError as error:
+            raise ConvertError(f"{path} cannot be written: {error.strerror or error}.") from error
+        stack.callback(path.unlink, missing_ok=True)
+        yield
 
 
 def _make(out: Path, quant: str, contents: Contents) -> Header:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError  # type: ignore[attr-defined]
 
 from convert.errors import ConvertError
@@ -30,11 +31,25 @@ def fetch(source: str, checkpoints: Path = CHECKPOINTS) -> Path:
     folder = checkpoints / source.replace("/", "--")
     try:
         snapshot_download(source, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_dir=folder)
+        _check(source, folder)
     except RepositoryNotFoundError as error:
         raise ConvertError(f"The hub has no repository {source} (or it needs HF_TOKEN).") from error
     except HFValidationError as error:
         raise ConvertError(f"{source!r} is no repository name; it should look like owner/name.") from error
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, ValueError, TypeError, KeyError) as error:  # the last three: the hub's listing is none
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConvertError(f"The download failed ({reason}); the same command goes on where it stopped.") from error
     return folder
+
+
+def _check(source: str, folder: Path) -> None:
+    """Compares the large files with the hub's records: its library looks at their sizes only. Raises ConvertError."""
+    for file in HfApi().model_info(source, files_metadata=True).siblings or []:
+        path = folder / Path(file.rfilename).name
+        if not file.lfs or Path(file.rfilename).name != file.rfilename or not path.is_file():
+            continue
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != file.lfs.sha256:
+            path.unlink()
+            raise ConvertError(f"{path.name} is not what the hub says it is (SHA-256), so it was deleted; try again.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine import memory
 from engine.header import Header, read_header
+from engine.request import Config
 
 CONTEXTS = (2048, 4096, 8192, 16384, 32768, 131072)  # tokens
 F16_BYTES = 2
@@ -30,9 +32,9 @@ def table(path: Path) -> str:
         ("tokenizer", _tokenizer(header)),
         *((f"{name} token", _token(header, key)) for name, key in SPECIAL.items()),
         ("chat template", "yes" if header.has_template else "no"),
-        *_memory(header),
+        *_memory(path, header),
     ]
-    return "\n".join(f"{name:<16}{printable(str(value))}" for name, value in rows if value is not None)
+    return "\n".join(f"{name:<20}{printable(str(value))}" for name, value in rows if value is not None)
 
 
 def _mix(header: Header) -> str:
@@ -57,12 +59,17 @@ def _token(header: Header, key: str) -> str | None:
     return f"{number} {tokens[number]}" if tokens is not None and number < len(tokens) else f"{number} (not there)"
 
 
-def _memory(header: Header) -> list[tuple[str, str]]:
+def _memory(path: Path, header: Header) -> list[tuple[str, str]]:
     elements, n_ctx = header.kv_elements, header.n_ctx
     if elements is None or n_ctx is None:
         return []
-    contexts = [n for n in CONTEXTS if n < n_ctx] + [n_ctx]
-    return [(f"KV at {n:,}", f"{_size(elements * n * F16_BYTES)} in F16") for n in contexts]
+    rows = []
+    for n in [n for n in CONTEXTS if n < n_ctx] + [n_ctx]:
+        kv = elements * n * F16_BYTES
+        need = memory.need(Config(str(path), n, 1, 1))
+        total = f", {_size(need.total_bytes)} with weights and buffers, for one request at a time" if need else ""
+        rows.append((f"memory at {n:,}", f"{_size(kv)} of context in F16{total}"))
+    return rows
 
 
 def _size(n_bytes: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from convert.__main__ import main
 from convert.conversion import convert
+from convert.errors import ConvertError
 from engine.header import read_header
 from tests.checkpoints.copies import FOLDER as CHECKPOINTS
 from tests.checkpoints.copies import NO_BIAS, copied, grow
@@ -80,8 +82,19 @@ def test_inspecting_shows_what_a_file_is(tmp_path, capsys):
         "parameters +115,904",
         "BOS token +1 <s>",
         "chat template +yes",
-        "KV at 512 +131 kB in F16",
+        "memory at 512 +131 kB of context in F16, [0-9.]+ MB with weights and buffers",
     ):
         assert re.search(row, shown), shown
     assert main(["inspect", str(Path(__file__))]) == 1
     assert re.fullmatch(r"\S+ is not a GGUF file\.\n", capsys.readouterr().err)
+
+
+def test_two_that_make_the_same_file_do_not_mix(tmp_path):
+    out = tmp_path / "x.gguf"
+    with (tmp_path / "x.gguf.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConvertError, match="being made by another process"):
+            convert(CHECKPOINTS / "llama-spm", out, "F16", "x")
+        assert not out.exists()
+    convert(CHECKPOINTS / "llama-spm", out, "F16", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.gguf"]

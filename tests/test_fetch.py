@@ -30,6 +30,12 @@ class Hub(BaseHTTPRequestHandler):
     """One repository, owner/name."""
 
     asked: list[str]
+    lies = False  # about what is in the weights
+
+    def record(self, name, content):
+        digest = hashlib.sha256(content + b"x" * self.lies).hexdigest()
+        lfs = {"sha256": digest, "size": len(content), "pointerSize": 100} if name.endswith(".safetensors") else None
+        return {"rfilename": name, "size": len(content), "lfs": lfs}
 
     def do_HEAD(self):
         self.do_GET()
@@ -41,7 +47,7 @@ class Hub(BaseHTTPRequestHandler):
             entries = [{"type": "file", "path": name, "size": len(files[name]), "oid": COMMIT} for name in files]
             self.answer(json.dumps(entries).encode(), "application/json")
         elif self.path.startswith("/api/models/owner/name"):
-            found = {"id": "owner/name", "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+            found = {"id": "owner/name", "sha": COMMIT, "siblings": [self.record(name, files[name]) for name in files]}
             self.answer(json.dumps(found).encode(), "application/json")
         elif name in files:
             self.answer(files[name], "application/octet-stream")
@@ -117,3 +123,10 @@ def test_a_repository_that_is_not_there_is_said_in_one_sentence(hub, tmp_path):
     hub.shutdown()
     hub.server_close()
     assert run(hub, tmp_path, FETCH.format(name="owner/name")).stdout.startswith("The download failed (")
+
+
+def test_weights_that_are_not_what_the_hub_says_are_deleted(hub, tmp_path):
+    hub.RequestHandlerClass.lies = True
+    done = run(hub, tmp_path, FETCH.format(name="owner/name"))
+    assert "model.safetensors is not what the hub says it is (SHA-256)" in done.stdout, done.stderr
+    assert not (tmp_path / "checkpoints/owner--name/model.safetensors").exists()
