@@ -126,8 +126,8 @@ def test_other_mixes_are_told_by_the_files_name_and_shared_embeddings_by_the_par
 @pytest.mark.parametrize(
     ("tokens_per_s", "n_bytes", "verdict", "needs_yes"),
     [
-        (8.0, 2 * 10**9, "runs well", False),
-        (7.99, 1, "slow", False),
+        (10.0, 2 * 10**9, "runs well", False),
+        (9.99, 1, "slow", False),
         (1.0, 1, "slow", False),
         (0.99, 1, "too slow", True),
         (100.0, 2 * 10**9 + 1, "does not fit", True),
@@ -148,7 +148,7 @@ def test_the_user_is_told_in_a_sentence():
 
 
 def test_the_largest_that_runs_well_is_recommended_and_the_demo_only_alone():
-    demo, small, large, slow = row("demo", 900, 99, DEMO), row("s", 40, 1), row("l", 8, 7), row("x", 7.9, 70)
+    demo, small, large, slow = row("demo", 900, 99, DEMO), row("s", 40, 1), row("l", 10, 7), row("x", 9.9, 70)
     assert fit.recommended([demo, small, large, slow]) is large
     assert fit.recommended([demo, slow]) is demo
     assert fit.recommended([slow, row("u", None, 500)]) is None
