@@ -62,6 +62,12 @@ class InFlight:
         self._held.clear()
         return [work.request for work in self._work.values()]
 
+    def hand_over_held(self) -> list[Request]:
+        """Those that the worker does not have yet; it stays after all."""
+        held = [work.request for id, work in self._work.items() if id in self._held]
+        self._held.clear()
+        return held
+
     def fail(self, work: Work, trouble: Trouble, message: str) -> None:
         """It ends with this."""
         work.put(Failed(work.id, trouble, message))
@@ -71,6 +77,11 @@ class InFlight:
         """All of them do."""
         for work in list(self._work.values()):
             self.fail(work, trouble, message)
+
+    def fail_held(self, trouble: Trouble, message: str) -> None:
+        """Those do that no worker has."""
+        for id in list(self._held):
+            self.fail(self._work[id], trouble, message)
 
     def worker_ended(self, stopping: bool, stalled: str | None, limit_s: float) -> None:
         """Some are told so, the others wait for the next one. `stalled`: the request at which it did; "": all that ran."""

@@ -33,6 +33,7 @@ class Room:
     def take(self, engine: Supervisor) -> bool:
         """Waits until there is room; False: nobody wants it any more. Raises DoesNotFitError if there will never be any."""
         need = memory.need(engine.config)
+        told: list[Supervisor] = []  # to leave, for this one
         with self._changed:
             self._waiting.append(engine)
         try:
@@ -49,12 +50,15 @@ class Room:
                     if not inside or not need or need.total_bytes <= self._free(inside):
                         with self._changed:
                             self._inside[engine] = need
+                        told.clear()
                         return True
-                    self._make(inside)
+                    told += self._make(inside)
                 self._await_change(n_changes)
         finally:
             with self._changed:
                 self._waiting.remove(engine)
+            for other in told:
+                other.stay()
             self.wake()
 
     def leave(self, engine: Supervisor) -> None:
@@ -71,23 +75,31 @@ class Room:
 
     def check(self, config: Config) -> None:
         """Raises DoesNotFitError for a model that would not fit even with all others gone."""
+        if self._force:
+            return
         with self._changed:
-            others = list(self._inside)
-        if not self._force:
-            memory.check(config, sum(memory.own(other.status().worker_pid) for other in others))
+            others = dict(self._inside)
+        freed = 0
+        for other, need in others.items():
+            pid = other.status().worker_pid
+            freed += memory.own(pid) if pid or not need else need.total_bytes  # its worker begins or ends just now
+        memory.check(config, freed)
 
     def _await_change(self, seen: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._n_changes != seen)
 
     @staticmethod
-    def _make(inside: dict[Supervisor, memory.Need | None]) -> None:
-        """Tells one to leave, unless one is just going. Of those that are busy only one at a time is told."""
-        leaving = [engine for engine in inside if engine.leaving]
-        staying = sorted((engine for engine in inside if not engine.leaving), key=lambda engine: engine.last_used)
-        idle = [engine for engine in staying if not engine.busy]
-        if all(engine.busy for engine in leaving) and (idle or not leaving):
+    def _make(inside: dict[Supervisor, memory.Need | None]) -> list[Supervisor]:
+        """Tells one to leave, unless one is just going; which. Of those that are busy only one at a time is told."""
+        now = {engine: engine.status() for engine in inside}
+        going = [status for status in now.values() if status.leaving]
+        staying = sorted((e for e in inside if not now[e].leaving), key=lambda engine: now[engine].last_used)
+        idle = [engine for engine in staying if not now[engine].busy]
+        if all(status.busy for status in going) and (idle or not going):
             (idle or staying)[0].leave()
+            return (idle or staying)[:1]
+        return []
 
     def _free(self, inside: dict[Supervisor, memory.Need | None]) -> int:
         """Bytes nobody has or is about to have. To the system mapped weights are free, and loading takes a while."""

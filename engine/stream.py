@@ -54,6 +54,9 @@ class Status:
     n_requests: int  # running and waiting
     n_restarts: int
     worker_pid: int | None
+    busy: bool = False  # its worker has something to do
+    leaving: bool = False  # and is to go when it has done it
+    last_used: float = 0.0  # when its last request ended, in time.monotonic's seconds; now, while there are any
 
     @property
     def serves(self) -> bool:

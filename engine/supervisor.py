@@ -15,13 +15,12 @@ from pathlib import Path
 from engine.inflight import InFlight
 from engine.memory import DoesNotFitError
 from engine.process import Process
-from engine.request import Cancel, Config, Event, LoadFailed, Ready, Word, stamp
+from engine.request import Cancel, Config, Event, LoadFailed, Ready, Request, Word, stamp
 from engine.room import Room
 from engine.stream import LOADS, State, Status, refusal
 
 log = logging.getLogger("engine")
 PAUSE_S = 2.0  # before a model that was loaded once may be tried again, twice that before the next time
-LONGEST_PAUSE_S = 60.0
 WANTS = (State.LOADING, State.WAKING, State.RESTARTING)  # a worker
 BEAT_S = 0.25  # how often the worker's heartbeat is looked at
 
@@ -39,6 +38,7 @@ class Supervisor:
         self._in_flight = InFlight(config.n_slots, config.n_slots + max_queue)
         self._asked = False  # to load the model, without a request
         self._leaving = False  # the worker finishes what it has and gets nothing more; then it goes
+        self._may_stay = False  # if its room is not needed after all
         self._gone = True  # else it is ending; another one has to wait for the memory
         self._process: Process | None = None
         self._ready: Ready | None = None
@@ -66,20 +66,37 @@ class Supervisor:
                 self._asked, self.forced = True, force
                 self._enter(State.WAKING)
 
-    def leave(self) -> None:
-        """The worker goes once it has finished what it has. What comes meanwhile waits until the model is loaded again."""
+    def leave(self, firmly: bool = False) -> None:
+        """The worker goes once it has finished what it has. What comes meanwhile waits until the model is loaded again.
+
+        `firmly`: it is not to `stay` even if nobody needs its room after all.
+        """
+        with self._changed:
+            if self._state is State.WAKING and not (self._process or len(self._in_flight)):
+                self._enter(State.IDLE)  # it has only waited
+            elif self._process or self._state in LOADS:
+                self._may_stay = not firmly and (self._may_stay or not self._leaving)
+                self._leaving = True
+                self._tell()
+
+    def stay(self) -> None:
+        """Nobody needs its room any more."""
+        with self._changed:
+            process = self._process
+            if not (process and self._leaving and self._may_stay):
+                return
+            self._leaving = False
+            held = self._in_flight.hand_over_held()
+            self._tell()
+        self._send(process, held)
+
+    def unload(self, timeout_s: float | None = None) -> bool:
+        """Leaves firmly, and waits for it; whether it has gone in time. What could not be loaded is only forgotten."""
+        self.leave(firmly=True)
         with self._changed:
             if self._state is State.FAILED:
                 self._enter(State.IDLE)
-            elif self._state not in (State.IDLE, State.STOPPING):
-                self._leaving = True
-                self._changed.notify_all()
-
-    def unload(self, timeout_s: float | None = None) -> bool:
-        """The same, and waits for it; whether it has gone in time."""
-        self.leave()
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._leaving, timeout_s)
+            return self._changed.wait_for(lambda: not self._leaving or self._state is State.STOPPING, timeout_s)
 
     def wait(self, timeout_s: float | None = None) -> Status:
         """Blocks while the model is being loaded."""
@@ -90,26 +107,18 @@ class Supervisor:
     def status(self) -> Status:
         """How things are."""
         with self._changed:
-            pid = self._process.pid if self._process else None
-            return Status(self._state, self._ready, self._failure, len(self._in_flight), self._n_restarts, pid)
-
-    @property
-    def last_used(self) -> float:
-        """When its last request ended, in time.monotonic's seconds; now, while there are any."""
-        with self._changed:
-            return time.monotonic() if len(self._in_flight) else self._idle_since
-
-    @property
-    def busy(self) -> bool:
-        """Whether its worker has anything to do."""
-        with self._changed:
-            return self._in_flight.at_work
-
-    @property
-    def leaving(self) -> bool:
-        """Whether its worker is about to go."""
-        with self._changed:
-            return self._leaving
+            n, busy = len(self._in_flight), self._in_flight.at_work
+            return Status(
+                self._state,
+                self._ready,
+                self._failure,
+                n,
+                self._n_restarts,
+                self._process.pid if self._process else None,
+                busy,
+                self._leaving,
+                time.monotonic() if n else self._idle_since,
+            )
 
     @property
     def wanted(self) -> bool:
@@ -121,6 +130,7 @@ class Supervisor:
         """Takes no new requests and waits for those that run; whether all of them ended in time."""
         with self._changed:
             self._enter(State.STOPPING)
+            self._in_flight.fail_held(*refusal(State.STOPPING))
             return self._changed.wait_for(lambda: not len(self._in_flight), timeout_s)
 
     def close(self) -> None:
@@ -128,13 +138,11 @@ class Supervisor:
         with self._changed:
             self._enter(State.STOPPING)
             self._in_flight.fail_all(*refusal(State.STOPPING))
-            self._leaving = False
             process, self._process = self._process, None
         if process:
             process.end()
-        for thread in self._threads:
-            if thread.is_alive():  # else a signal came before `start`
-                thread.join()
+        for thread in filter(threading.Thread.is_alive, self._threads):  # none, if a signal came before `start`
+            thread.join()
 
     def _enter(self, state: State) -> None:
         self._state = state
@@ -184,13 +192,16 @@ class Supervisor:
             process = self._process = Process()
             process.send(self.config)  # with the lock held: nothing may be said before it
             waiting = self._in_flight.hand_over()
-        for request in waiting:
+        self._send(process, waiting)
+        return process
+
+    def _send(self, process: Process, requests: list[Request]) -> None:
+        for request in requests:
             process.send(request)
             with self._changed:
                 cancelled = request.id not in self._in_flight
             if cancelled:  # its Cancel may have come before it
                 process.send(Cancel(request.id))
-        return process
 
     def _ended(self, process: Process | None, ending: str) -> bool:
         """What it means that a worker ended or was not started; whether what it had is kept for the next."""
@@ -227,7 +238,7 @@ class Supervisor:
         if self._state is not State.LOADING:  # else whoever started it all says so
             log.error("%s", self._failure)
         self._n_failures += 1
-        self._again_at = time.monotonic() + min(PAUSE_S**self._n_failures, LONGEST_PAUSE_S)
+        self._again_at = time.monotonic() + PAUSE_S ** min(self._n_failures, 6)
         self._failed_file = stamp(self.config.model_path)
         self._in_flight.fail_all(*refusal(State.FAILED, self._failure))
         self._leaving = self._asked = False
@@ -242,7 +253,7 @@ class Supervisor:
                 rest_s = self._rest_s()
                 if rest_s is not None and rest_s <= 0:
                     log.info("No request for %g s: the model is unloaded.", self._keep_alive_s)
-                    self._leaving = True
+                    self._leaving, self._may_stay = True, False
                 if not self._leaving or self._state in LOADS or self._in_flight.at_work:
                     if self._process and self._state is State.READY and len(self._in_flight):
                         self._look_at_beat(self._process)

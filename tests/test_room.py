@@ -81,7 +81,7 @@ def test_a_model_finishes_what_it_has_before_it_goes_and_those_who_come_then_wai
     assert has_begun(running)
     first = worker(one)
     other = two.submit(request("1", max_tokens=2))
-    while not one.leaving:
+    while not one.status().leaving:
         threading.Event().wait(0.01)
     late = one.submit(request("2", max_tokens=2))
     assert first.is_running()
@@ -132,7 +132,7 @@ def test_engines_that_wait_for_each_other_can_be_closed(engines, endless_model):
     one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     two.submit(request("1"))
-    while not one.leaving:
+    while not one.status().leaving:
         threading.Event().wait(0.01)
     closing = [threading.Thread(target=engine.close) for engine in (two, one)]
     for thread in closing:
@@ -147,7 +147,7 @@ def test_a_worker_that_dies_while_it_is_to_leave_has_left(engines, endless_model
     running = one.submit(request("1"))
     assert has_begun(running)
     other = two.submit(request("1", max_tokens=2))
-    while not one.leaving:
+    while not one.status().leaving:
         threading.Event().wait(0.01)
     worker(one).kill()
     assert isinstance(whole(running)[1], Failed)
@@ -174,9 +174,9 @@ def test_one_that_becomes_idle_goes_instead_of_one_that_answers_long(engines, en
     assert has_begun(long)
     assert has_begun(short)
     other = three.submit(request("1", max_tokens=2))
-    while not one.leaving and not two.leaving:
+    while not one.status().leaving and not two.status().leaving:
         threading.Event().wait(0.01)
-    (long if two.leaving else short).close()  # the one that was not told to leave
+    (long if two.status().leaving else short).close()  # the one that was not told to leave
     assert isinstance(whole(other)[1], Finished)
 
 
@@ -185,7 +185,7 @@ def test_an_engine_that_is_closed_while_it_waits_for_room_leaves_nothing_behind(
     one, two = engines(2, room, endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     two.submit(request("1"))
-    while not one.leaving:
+    while not one.status().leaving:
         threading.Event().wait(0.01)
     two.close()
     assert list(room._inside) == [one]
@@ -209,3 +209,38 @@ def test_a_fault_of_ours_while_a_model_is_loaded_is_told(engines, monkeypatch):
     assert "ZeroDivisionError" in refused.message
     monkeypatch.undo()
     assert isinstance(whole(engine.submit(request("2", max_tokens=2)))[1], Finished)
+
+
+def test_one_that_was_told_to_leave_stays_when_its_room_is_not_needed_any_more(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    running = one.submit(request("1"))
+    assert has_begun(running)
+    other = two.submit(request("1"))
+    while not one.status().leaving:
+        threading.Event().wait(0.01)
+    held = one.submit(request("2", max_tokens=2))
+    other.close()
+    assert isinstance(whole(held)[1], Finished), "beside the running one, by the same worker"
+    assert one.status().busy
+    assert two.status().state is State.IDLE
+
+
+def test_draining_does_not_wait_for_those_that_no_worker_has(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    running = one.submit(request("1"))
+    assert has_begun(running)
+    waiting = two.submit(request("1"))
+    assert two.drain(PATIENCE_S)
+    end = next_event(waiting)
+    assert isinstance(end, Failed)
+    assert end.trouble is Trouble.STOPPING
+
+
+def test_a_model_that_only_waits_for_room_is_unloaded_at_once(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    assert has_begun(one.submit(request("1")))
+    two.load()
+    while not one.status().leaving:
+        threading.Event().wait(0.01)
+    assert two.unload(PATIENCE_S)
+    assert two.status().state is State.IDLE
