@@ -20,6 +20,7 @@ from engine.request import Accepted, Delta, Event, Failed, Finished, Progress, R
 log = logging.getLogger("linnet")
 LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
 SEATS = "linnet.seats"  # in a request's environ, too: a semaphore
+TAKEN = "linnet.seat"  # the same, when one is taken
 POLL_S = 0.2  # how often it is looked whether the client is still there
 SILENCE_S = 10.0  # after so long something is said, lest somebody in between takes the connection for dead
 
@@ -38,14 +39,22 @@ class News(NamedTuple):
     what: Piece | Finished | Progress | None
 
 
-def _seat(founds: Sequence[Found], environ: dict[str, Any]) -> threading.Semaphore | None:
-    """One of the places for those who wait, each with a thread of the server. Raises ApiError 429."""
+def take_seat(environ: dict[str, Any]) -> None:
+    """One of the places for those who wait, each with a thread of the server; before anything is asked of an engine.
+
+    Its answer leaves it when it is closed. Raises ApiError 429.
+    """
     seats: threading.Semaphore | None = environ.get(SEATS)
-    if seats and not seats.acquire(blocking=False):
-        for found in founds:
-            found.events.close()
-        raise from_failed(Failed("", Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
-    return seats
+    if seats and TAKEN not in environ:
+        if not seats.acquire(blocking=False):
+            raise from_failed(Failed("", Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
+        environ[TAKEN] = seats
+
+
+def leave_seat(environ: dict[str, Any]) -> None:
+    """Harmless when there is none."""
+    if seats := environ.pop(TAKEN, None):
+        seats.release()
 
 
 class Answer:
@@ -60,7 +69,7 @@ class Answer:
         quiet: bool = False,
     ) -> None:
         """`params`: which field a trouble is about; `quiet`: the request's line in the log is not this one's to write."""
-        self._seat = None if how(founds) == "hit" else _seat(founds, environ)
+        self._environ = environ
         self.choices = choices
         self.n_prompt = 0
         self.result: list[Any] = []  # what was asked for beside an answer
@@ -111,8 +120,7 @@ class Answer:
         """Cancels what still runs and logs the request; harmless when done before."""
         if not self._closed:
             self._closed = True
-            if self._seat:
-                self._seat.release()
+            leave_seat(self._environ)
             for events in self._events:
                 events.close()
             if not self._quiet:

@@ -9,7 +9,10 @@ DELETE /models/NAME                                       deletes its file
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -17,10 +20,13 @@ from pydantic import BaseModel, Field
 
 from api.answer import POLL_S, ClientGone
 from api.body import read
-from api.errors import ApiError
+from api.errors import ApiError, from_failed
 from api.message import STRICT
 from api.pool import Model, Pool
-from engine.stream import LOADS
+from engine.request import Failed, Trouble
+from engine.stream import LOADS, State
+
+MOST_AT_ONCE = 4  # that wait for a model to be loaded or unloaded, each with a thread of the server
 
 
 class LoadBody(BaseModel):
@@ -42,6 +48,16 @@ def blueprint(pool: Pool) -> Blueprint:
     """The routes."""
     routes = Blueprint("models", __name__)
     started = int(time.time())
+    places = threading.Semaphore(MOST_AT_ONCE)
+
+    @contextmanager
+    def place() -> Iterator[None]:
+        if not places.acquire(blocking=False):
+            raise from_failed(Failed("", Trouble.QUEUE_FULL, "Too many are loading models already; try again later."))
+        try:
+            yield
+        finally:
+            places.release()
 
     @routes.get("/models")
     def models() -> Response:
@@ -62,15 +78,20 @@ def blueprint(pool: Pool) -> Blueprint:
     @routes.post("/models/load")
     def load() -> Response:
         body = read(LoadBody, request.get_data(cache=False))
-        model = pool.load(body.model, body.force)
-        wait(model, request.environ)
+        with place():
+            model = pool.load(body.model, body.force)
+            try:
+                wait(model, request.environ)
+            finally:
+                model.engine.give_up()
         return jsonify(told(pool, model.name, started))
 
     @routes.post("/models/unload")
     def unload() -> Response:
         model = pool.get(read(UnloadBody, request.get_data(cache=False)).model)
-        while not model.engine.unload(POLL_S):
-            leave_if_gone(request.environ)
+        with place():
+            while not model.engine.unload(POLL_S):
+                leave_if_gone(request.environ)
         return jsonify(told(pool, model.name, started))
 
     @routes.delete("/models/<path:name>")
@@ -85,7 +106,7 @@ def wait(model: Model, environ: dict[str, Any]) -> None:
     """Until it is loaded. Raises ApiError 503 with the reason when it cannot be; ClientGone."""
     while (status := model.engine.wait(POLL_S)).state in LOADS:
         leave_if_gone(environ)
-    if not status.serves:
+    if status.state is not State.READY:
         message = status.failure or "The model was not loaded."
         raise ApiError(503, message, "server_error", "model_not_loaded", "model")
 

@@ -16,7 +16,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from api import chunks
-from api.answer import Answer
+from api.answer import Answer, take_seat
 from api.body import ChatBody, PrefillBody, Sampled, read
 from api.choice import Choice
 from api.errors import ApiError, wrong
@@ -64,8 +64,9 @@ def prefill(pool: Pool) -> Blueprint:
     @routes.post("/api/prefill")
     def read_ahead() -> Response:
         body = read(PrefillBody, request.get_data(cache=False))
-        wanted = Request(uuid.uuid4().hex, plain(body.messages), background=True)
-        answer = Answer([Found(pool.get(body.model).working().submit(wanted), "ahead")], [Choice()], request.environ, PARAMS)
+        wanted, engine = Request(uuid.uuid4().hex, plain(body.messages), background=True), pool.get(body.model).working()
+        take_seat(request.environ)
+        answer = Answer([Found(engine.submit(wanted), "ahead")], [Choice()], request.environ, PARAMS)
         answer.accept()
         with closing(answer):
             answer.read()

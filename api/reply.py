@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
-from api.answer import Answer
+from api.answer import Answer, leave_seat, take_seat
 from api.chunks import encode
 from api.errors import ApiError
 from api.source import Found, Order, Source, how
@@ -18,15 +19,17 @@ PATIENCE_S = 1.0  # for a model to be loaded; then a stream begins, and what is 
 
 
 def find(source: Source, ordered: Sequence[Order]) -> list[Found]:
-    """An answer for each order. Raises ApiError; then none is left behind."""
+    """An answer for each order of the request at hand. Raises ApiError; then none is left behind."""
     founds: list[Found] = []
+    seat = functools.partial(take_seat, request.environ)
     try:
         for i, order in enumerate(ordered):
             again = i > 0 and order is ordered[i - 1]
-            founds.append((again and source.again(founds[-1])) or source.get(order))
+            founds.append((again and source.again(founds[-1])) or source.get(order, seat))
     except ApiError:
         for found in founds:
             found.events.close()
+        leave_seat(request.environ)
         raise
     return founds
 

@@ -115,19 +115,19 @@ class Source:
         replay.cache_clear()
         return self.store.clear(owner) if self.store else 0
 
-    def get(self, order: Order) -> Found:
-        """Raises ApiError 504 for an answer that is not there and must not be made."""
+    def get(self, order: Order, before: Callable[[], None] = lambda: None) -> Found:
+        """Raises ApiError 504 for an answer that is not there and must not be made. `before` it is made this is called."""
         control, store = order.control, self.store
         scope = self.scope() if store is not None and order.repeatable and not control.no_store else None
         if store is None or scope is None:
-            self._refuse_to_make(control)
+            self._about_to_make(control, before)
             return Found(self.engine.submit(order.request), "bypass")
         facts = scope.now()
         key = _key(order, facts)
         entry = None if control.no_cache else self._usable(store.get(key), control)
         if entry and (hit := self._hit(store, entry, order)):
             return hit
-        self._refuse_to_make(control)
+        self._about_to_make(control, before)
         with self._starting:
             if stream := self._join(key, order.request.max_tokens):
                 store.count(joined=1)
@@ -203,10 +203,11 @@ class Source:
                 return
         store.put(key, record.dump())
 
-    def _refuse_to_make(self, control: Control) -> None:
+    def _about_to_make(self, control: Control, before: Callable[[], None]) -> None:
         if control.only_if_cached:
             raise ApiError(504, "This answer is not in the cache.", code="not_cached")
         self.may_make()
+        before()
 
 
 def _key(order: Order, facts: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, Field
 
-from api.answer import Answer
+from api.answer import Answer, take_seat
 from api.body import Tokens, Yes, read
 from api.choice import Choice
 from api.errors import wrong
@@ -99,6 +99,7 @@ def blueprint(pool: Pool) -> Blueprint:
 
 def ask(engine: Engine, text: Text, want: Want, param: str) -> Answer:
     """What the engine says about a text, which came in this field, whole. Raises ApiError, ClientGone."""
+    take_seat(request.environ)
     stream = engine.submit(Request(uuid.uuid4().hex, [], prompt=text, want=want))
     answer = Answer([Found(stream, want)], [Choice()], request.environ, dict.fromkeys(Trouble, param), quiet=True)
     answer.accept()

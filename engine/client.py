@@ -66,3 +66,15 @@ class Engine(Supervisor):
             self._tell()
         if process:
             process.send(Cancel(id))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Takes no new requests and waits for those that run; whether all of them ended in time."""
+        with self._changed:
+            self._enter(State.STOPPING)
+            self._in_flight.fail_held(*refusal(State.STOPPING))
+            return self._changed.wait_for(lambda: not len(self._in_flight), timeout_s)
+
+    def _may_try_again(self) -> bool:
+        """A file that has changed may be a better one, and one that was loaded before may have lacked memory."""
+        changed = stamp(self.config.model_path) != self._failed_file
+        return changed or (self._ready is not None and time.monotonic() >= self._again_at)

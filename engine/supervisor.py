@@ -36,7 +36,7 @@ class Supervisor:
         self._changed = threading.Condition()  # guards everything below
         self._state = State.LOADING
         self._in_flight = InFlight(config.n_slots, config.n_slots + max_queue)
-        self._asked = False  # to load the model, without a request
+        self._n_asking = 0  # for the model to be loaded, without a request
         self._leaving = False  # the worker finishes what it has and gets nothing more; then it goes
         self._may_stay = False  # if its room is not needed after all
         self._gone = True  # else it is ending; another one has to wait for the memory
@@ -62,9 +62,15 @@ class Supervisor:
     def load(self, force: bool = False) -> None:
         """Begins to load a model that is not loaded, also one that could not be. `force`: also if it does not fit."""
         with self._changed:
-            if self._state in (State.IDLE, State.FAILED):
-                self._asked, self.forced = True, force
+            if self._state in (State.IDLE, State.FAILED, State.WAKING):
+                self._n_asking, self.forced = self._n_asking + 1, self.forced or force
                 self._enter(State.WAKING)
+
+    def give_up(self) -> None:
+        """One of those who have called `load` does not wait for it any more."""
+        with self._changed:
+            self._n_asking = max(0, self._n_asking - 1)
+            self._tell()
 
     def leave(self, firmly: bool = False) -> None:
         """The worker goes once it has finished what it has. What comes meanwhile waits until the model is loaded again.
@@ -73,6 +79,7 @@ class Supervisor:
         """
         with self._changed:
             if self._state is State.WAKING and not (self._process or len(self._in_flight)):
+                self._n_asking, self.forced = 0, False
                 self._enter(State.IDLE)  # it has only waited
             elif self._process or self._state in LOADS:
                 self._may_stay = not firmly and (self._may_stay or not self._leaving)
@@ -83,7 +90,7 @@ class Supervisor:
         """Nobody needs its room any more."""
         with self._changed:
             process = self._process
-            if not (process and self._leaving and self._may_stay):
+            if not (process and self._leaving and self._may_stay) or self._state is State.STALLED:
                 return
             self._leaving = False
             held = self._in_flight.hand_over_held()
@@ -124,14 +131,7 @@ class Supervisor:
     def wanted(self) -> bool:
         """Whether anybody waits for a worker that is not there yet."""
         with self._changed:
-            return self._state in WANTS and (self._state is not State.WAKING or self._asked or len(self._in_flight) > 0)
-
-    def drain(self, timeout_s: float) -> bool:
-        """Takes no new requests and waits for those that run; whether all of them ended in time."""
-        with self._changed:
-            self._enter(State.STOPPING)
-            self._in_flight.fail_held(*refusal(State.STOPPING))
-            return self._changed.wait_for(lambda: not len(self._in_flight), timeout_s)
+            return self._state in WANTS and (self._state is not State.WAKING or self._n_asking + len(self._in_flight) > 0)
 
     def close(self) -> None:
         """Ends the worker. Requests that still run get a Failed event."""
@@ -151,11 +151,6 @@ class Supervisor:
     def _tell(self) -> None:
         self._changed.notify_all()
         self._room.wake()  # it may be free to go, or not wanted any more
-
-    def _may_try_again(self) -> bool:
-        """A file that has changed may be a better one, and one that was loaded before may have lacked memory."""
-        changed = stamp(self.config.model_path) != self._failed_file
-        return changed or (self._ready is not None and time.monotonic() >= self._again_at)
 
     def _watch(self) -> None:
         """The thread that starts workers, hears their events and sees them end."""
@@ -185,9 +180,9 @@ class Supervisor:
             return self._state is not State.STOPPING
 
     def _spawn(self) -> Process | None:
-        """A new worker, told what to load and what already waits; None: the engine is stopping. Raises OSError."""
+        """A new worker, told what to load and what already waits; None: it is not wanted any more. Raises OSError."""
         with self._changed:
-            if self._state is State.STOPPING:
+            if self._state not in WANTS:
                 return None
             process = self._process = Process()
             process.send(self.config)  # with the lock held: nothing may be said before it
@@ -241,7 +236,7 @@ class Supervisor:
         self._again_at = time.monotonic() + PAUSE_S ** min(self._n_failures, 6)
         self._failed_file = stamp(self.config.model_path)
         self._in_flight.fail_all(*refusal(State.FAILED, self._failure))
-        self._leaving = self._asked = False
+        self._leaving, self._n_asking = False, 0
         self._enter(State.FAILED if process else State.IDLE)
 
     def _care(self) -> None:
@@ -259,7 +254,8 @@ class Supervisor:
                         self._look_at_beat(self._process)
                     self._changed.wait(BEAT_S if len(self._in_flight) else rest_s)
                     continue
-                process, self._process, self._gone, self.forced = self._process, None, False, False
+                process, self._process, self._gone = self._process, None, False
+                self.forced = self.forced and len(self._in_flight) > 0
                 if self._state is State.READY:
                     self._enter(State.WAKING if len(self._in_flight) else State.IDLE)
             if process:
@@ -287,7 +283,7 @@ class Supervisor:
         with self._changed:
             match word:
                 case Ready():
-                    self._ready, self._failure, self._asked, self._n_failures = word, None, False, 0
+                    self._ready, self._failure, self._n_asking, self._n_failures = word, None, 0, 0
                     self._idle_since = time.monotonic()
                     if self._state is State.RESTARTING:
                         log.info("The engine runs again.")

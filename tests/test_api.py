@@ -50,6 +50,9 @@ class ScriptedEngine:
     def load(self, force: bool = False) -> None:
         self.state = State.READY
 
+    def give_up(self) -> None:
+        pass
+
     def unload(self, timeout_s: float | None = None) -> bool:
         self.state = State.IDLE
         return True

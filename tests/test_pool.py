@@ -14,7 +14,9 @@ import pytest
 
 import server as front
 from api.app import create_app
+from api.models import MOST_AT_ONCE
 from api.pool import Model, Pool
+from engine.memory import DoesNotFitError
 from engine.supervisor import Supervisor
 from models import identity
 from settings import Settings
@@ -278,3 +280,35 @@ def test_the_catalog_says_what_is_here_what_fits_and_one_to_take(linnet):
     assert rows["tinyllama"] | {"fetch": "tinyllama", "installed": False, "licence": "Apache-2.0"} == rows["tinyllama"]
     assert sum(row["recommended"] for row in rows.values()) <= 1
     assert all(row["verdict"] for row in rows.values())
+
+
+def test_a_model_that_could_not_be_loaded_after_all_is_not_told_as_loaded(linnet, monkeypatch):
+    def take(_: Supervisor) -> bool:
+        raise DoesNotFitError("There was room, and then there was none.")
+
+    monkeypatch.setattr(linnet.folder._room, "take", take)
+    failed = linnet.http.post("/models/load", json={"model": "one"})
+    assert (failed.status_code, error_of(failed)["code"]) == (503, "model_not_loaded")
+    assert "then there was none" in error_of(failed)["message"]
+
+
+def test_those_who_load_models_leave_threads_for_the_others(linnet, monkeypatch):
+    may_load = threading.Event()
+    take = linnet.folder._room.take
+    monkeypatch.setattr(linnet.folder._room, "take", lambda engine: may_load.wait(PATIENCE_S) and take(engine))
+    statuses: list[int] = []
+
+    def load() -> None:
+        client = linnet.http.application.test_client()
+        statuses.append(client.post("/models/load", json={"model": "one"}).status_code)
+
+    loading = [threading.Thread(target=load) for _ in range(MOST_AT_ONCE + 2)]
+    for thread in loading:
+        thread.start()
+    while len(statuses) < 2:
+        threading.Event().wait(0.01)
+    assert statuses == [429, 429]
+    may_load.set()
+    for thread in loading:
+        thread.join()
+    assert sorted(statuses) == [200] * MOST_AT_ONCE + [429, 429]

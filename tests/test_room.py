@@ -244,3 +244,20 @@ def test_a_model_that_only_waits_for_room_is_unloaded_at_once(engines, endless_m
         threading.Event().wait(0.01)
     assert two.unload(PATIENCE_S)
     assert two.status().state is State.IDLE
+
+
+def test_who_gives_up_waiting_for_a_model_moves_nobody_either(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    assert has_begun(one.submit(request("1")))
+    for unload in (False, True):
+        two.load()
+        while not one.status().leaving:
+            threading.Event().wait(0.01)
+        if unload:
+            two.unload(PATIENCE_S)
+        else:
+            two.give_up()
+        while one.status().leaving:
+            threading.Event().wait(0.01)
+        assert two.status().state is State.IDLE
+        assert not two.wanted
