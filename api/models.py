@@ -50,15 +50,6 @@ def blueprint(pool: Pool) -> Blueprint:
     started = int(time.time())
     places = threading.Semaphore(MOST_AT_ONCE)
 
-    @contextmanager
-    def place() -> Iterator[None]:
-        if not places.acquire(blocking=False):
-            raise from_failed(Failed("", Trouble.QUEUE_FULL, "Too many are loading models already; try again later."))
-        try:
-            yield
-        finally:
-            places.release()
-
     @routes.get("/models")
     def models() -> Response:
         return jsonify({"object": "list", "data": [told(pool, name, started) for name in pool.names()]})
@@ -78,7 +69,7 @@ def blueprint(pool: Pool) -> Blueprint:
     @routes.post("/models/load")
     def load() -> Response:
         body = read(LoadBody, request.get_data(cache=False))
-        with place():
+        with one_of(places):
             model = pool.load(body.model, body.force)
             try:
                 wait(model, request.environ)
@@ -89,7 +80,7 @@ def blueprint(pool: Pool) -> Blueprint:
     @routes.post("/models/unload")
     def unload() -> Response:
         model = pool.get(read(UnloadBody, request.get_data(cache=False)).model)
-        with place():
+        with one_of(places):
             while not model.engine.unload(POLL_S):
                 leave_if_gone(request.environ)
         return jsonify(told(pool, model.name, started))
@@ -100,6 +91,17 @@ def blueprint(pool: Pool) -> Blueprint:
         return jsonify({"id": name, "object": "model", "deleted": True})
 
     return routes
+
+
+@contextmanager
+def one_of(places: threading.Semaphore) -> Iterator[None]:
+    """Holds a place. Raises ApiError 429."""
+    if not places.acquire(blocking=False):
+        raise from_failed(Failed("", Trouble.QUEUE_FULL, "Too many are loading models already; try again later."))
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def wait(model: Model, environ: dict[str, Any]) -> None:
