@@ -12,6 +12,7 @@ it is and for each of the VARIANTS of it, the logits at those positions in float
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -156,10 +157,10 @@ def choose_tokens(model: Any) -> list[int]:
 def sentencepieces(folder: Path) -> None:
     """A tokenizer.model, and the tokenizer.json that says the same."""
     lines = [line for line in TEXT.splitlines() if line.isascii()]  # other letters would leave no room for merges
-    (folder / "text").write_text("\n".join(lines * 3))
+    made = io.BytesIO()  # with files it would note where they lay
     sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "text"),
-        model_prefix=str(folder / "tokenizer"),
+        sentence_iterator=iter(lines * 3),
+        model_writer=made,
         model_type="bpe",
         vocab_size=N_VOCAB - 16,
         byte_fallback=True,
@@ -169,8 +170,7 @@ def sentencepieces(folder: Path) -> None:
         character_coverage=0.98,
         minloglevel=2,
     )
-    (folder / "text").unlink()
-    (folder / "tokenizer.vocab").unlink()
+    (folder / "tokenizer.model").write_bytes(made.getvalue())
     pieces = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
     n = pieces.get_piece_size()
     vocab = {pieces.id_to_piece(i): i for i in range(n)}
