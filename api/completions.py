@@ -13,7 +13,7 @@ from api.answer import Answer
 from api.body import CompletionBody, read
 from api.choice import Choice, Piece
 from api.errors import unsupported, wrong
-from api.openai import check_options, fingerprint
+from api.openai import check_options
 from api.order import completion_request, orders
 from api.pool import Pool
 from api.reply import find, reply
@@ -40,14 +40,13 @@ def blueprint(settings: Settings, pool: Pool) -> Blueprint:
         check_options(body, len(prompts) * n_made, settings)
         check(body)
         model = pool.get(body.model)
-        made_by = fingerprint(model.engine)
         wanted = [completion_request(body, prompt, settings) for prompt in prompts]
         echo = texts.spelled(model.working(), prompts, "prompt") if body.echo else [""] * len(prompts)
-        ordered = [order for one in wanted for order in orders(body, one, settings, made_by, n_made)]
+        ordered = [order for one in wanted for order in orders(body, one, settings, n_made)]
         founds = find(model.source, ordered)
         choices = [Choice(logprobs=wanted[0].logprobs is not None) for _ in founds]
         answer = Answer(founds, choices, request.environ, PARAMS)
-        heading = chunks.Heading(model.name, founds[0].fingerprint or made_by, f"cmpl-{wanted[0].id}")
+        heading = chunks.Heading(model.name, founds[0].fingerprint, f"cmpl-{wanted[0].id}")
 
         def whole() -> dict[str, Any]:
             answer.read()

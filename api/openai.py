@@ -6,11 +6,8 @@ first byte is sent. Streamed or not, an answer is made from the same events.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import uuid
 from contextlib import closing
-from importlib import metadata
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -25,8 +22,7 @@ from api.pool import Pool
 from api.reply import find, reply
 from api.source import Found
 from api.stream import ChatWriter
-from engine.client import Engine
-from engine.request import Config, Reason, Request, Trouble
+from engine.request import Reason, Request, Trouble
 from settings import Settings
 
 PARAMS = {Trouble.CONTEXT_LENGTH: "messages", Trouble.BAD_PROMPT: "messages", Trouble.BAD_BIAS: "logit_bias"}
@@ -42,11 +38,10 @@ def blueprint(settings: Settings, pool: Pool) -> Blueprint:
         check_options(body, body.n or 1, settings)
         model = pool.get(body.model)
         wanted = chat_request(body, settings)
-        ordered = orders(body, wanted, settings, fingerprint(model.engine), body.n or 1)
-        founds = find(model.source, ordered)
+        founds = find(model.source, orders(body, wanted, settings, body.n or 1))
         choices = [Choice(bool(wanted.tools), wanted.logprobs is not None) for _ in founds]
         answer = Answer(founds, choices, request.environ, PARAMS | {Trouble.BAD_SHAPE: shaped_by(body)})
-        heading = chunks.Heading(model.name, founds[0].fingerprint or ordered[0].fingerprint, f"chatcmpl-{wanted.id}")
+        heading = chunks.Heading(model.name, founds[0].fingerprint, f"chatcmpl-{wanted.id}")
 
         def whole() -> dict[str, Any]:
             answer.read()
@@ -83,14 +78,3 @@ def check_options(body: Sampled, n_all: int, settings: Settings) -> None:
         raise wrong("n" if n_all == body.n else "prompt", f"{n_all} answers at once are more than may wait here ({most}).")
     if body.stream_options and not body.stream:
         raise ApiError(400, "stream_options is only allowed when stream is true.", param="stream_options")
-
-
-def fingerprint(engine: Engine) -> str:
-    """Changes when the model's file (its template is in it), its context or the engine's build does."""
-    return _fingerprint(engine.model_file() or str(engine.status().ready), engine.config)
-
-
-@functools.lru_cache(64)
-def _fingerprint(file: str, config: Config) -> str:
-    facts = (file, config.n_ctx, config.kv_type, metadata.version("llama-cpp-python"))
-    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -23,7 +23,7 @@ N_SEEDS = 2**32 - 1  # the last number of 32 bits means "any seed" to llama.cpp
 BUDGETS: dict[Effort, int] = {"none": 0, "minimal": 128, "low": 512, "medium": 2048}  # tokens of thoughts; others: no limit
 
 
-def orders(body: Sampled, wanted: Request, settings: Settings, fingerprint: str, n: int) -> list[Order]:
+def orders(body: Sampled, wanted: Request, settings: Settings, n: int) -> list[Order]:
     """One for each choice. With a seed, each has its own; greedy choices are all the same, and computed once."""
     sampling = wanted.sampling
     order = Order(
@@ -31,7 +31,6 @@ def orders(body: Sampled, wanted: Request, settings: Settings, fingerprint: str,
         repeatable=sampling.temperature == 0 or body.seed is not None,
         control=Control.read(request.cache_control, body.cache),
         owner=None if settings.share_answers else g.owner,
-        fingerprint=fingerprint,
         whole=not body.stream,
     )
     if n == 1 or not sampling.temperature:

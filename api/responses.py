@@ -19,7 +19,6 @@ from api.body import read
 from api.choice import Choice, Piece
 from api.errors import ApiError
 from api.items import ResponsesBody, chat_of
-from api.openai import fingerprint
 from api.order import chat_request, orders
 from api.pool import Pool
 from api.reply import find, reply
@@ -43,7 +42,7 @@ def blueprint(settings: Settings, pool: Pool) -> Blueprint:
             wanted = chat_request(chat, settings)
         except ApiError as error:
             raise replace(error, param=own(error.param)) from error
-        founds = find(model.source, orders(chat, wanted, settings, fingerprint(model.engine), 1))
+        founds = find(model.source, orders(chat, wanted, settings, 1))
         params = PARAMS | {Trouble.BAD_SHAPE: "tools" if wanted.tools else "text"}
         answer = Answer(founds, [Choice(bool(wanted.tools))], request.environ, params)
         writer = Writer(answer, heading(body, model.name))

@@ -10,10 +10,13 @@ Only what can be repeated is kept: greedy answers, and those with a seed of the 
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from importlib import metadata
 from typing import Any, Protocol
 
 from api.control import Control
@@ -22,7 +25,7 @@ from api.record import Record, replay
 from cache import keys
 from cache.store import OWNED, Entry, Store
 from engine.client import Engine
-from engine.request import Accepted, Delta, Event, Failed, Finished, Reason, Request
+from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Reason, Request
 from engine.stream import NOTHING, Begun, Stream
 
 VERSION = 1  # to be raised when Linnet itself begins to answer the same request otherwise
@@ -57,7 +60,7 @@ class Found:
     events: Events
     how: str  # as in the header X-Linnet-Cache
     age_s: int | None = None
-    fingerprint: str | None = None  # of what made it, where that was earlier
+    fingerprint: str = ""  # of what made it, now or earlier
 
 
 def how(founds: Sequence[Found]) -> str:
@@ -73,7 +76,6 @@ class Order:
     repeatable: bool
     control: Control
     owner: str | None = None  # whose answers these are; None: everybody's
-    fingerprint: str = ""
     whole: bool = False  # the client wants the answer in one piece
 
 
@@ -121,7 +123,7 @@ class Source:
         scope = self.scope() if store is not None and order.repeatable and not control.no_store else None
         if store is None or scope is None:
             self._about_to_make(control, before)
-            return Found(self.engine.submit(order.request), "bypass")
+            return self._made(self.engine.submit(order.request), "bypass")
         facts = scope.now()
         key = _key(order, facts)
         entry = None if control.no_cache else self._usable(store.get(key), control)
@@ -131,14 +133,17 @@ class Source:
         with self._starting:
             if stream := self._join(key, order.request.max_tokens):
                 store.count(joined=1)
-                return Found(stream, "joined")
+                return self._made(stream, "joined")
             late = None if control.no_cache else self._usable(store.get_from_memory(key), control)
             if late and late is not entry:  # given just now
                 entry = late
                 if hit := self._hit(store, entry, order):
                     return hit
             store.count(misses=1)
-            return Found(self._start(store, key, order, facts, entry), "miss")
+            return self._made(self._start(store, key, order, facts, entry), "miss")
+
+    def _made(self, stream: Stream, how: str) -> Found:
+        return Found(stream, how, fingerprint=fingerprint(self.engine))
 
     def again(self, found: Found) -> Found | None:
         """The same answer once more, where it is just being made."""
@@ -171,6 +176,7 @@ class Source:
         record = Record.load(known.value) if known and order.request.sampling.temperature == 0 else None
         begun = Begun(record.beginning(), record.end.answer_s) if record else NOTHING
         place, flight = (key, order.request.max_tokens), Flight()
+        made_by = fingerprint(self.engine)
         deltas: list[Delta] = []
         begins: list[str] = []
 
@@ -180,7 +186,7 @@ class Source:
             if isinstance(event, Delta):
                 deltas.append(event)
             if isinstance(event, Finished):
-                self._keep(store, key, order, facts, Record(deltas, event, order.fingerprint, begins[0]))
+                self._keep(store, key, order, facts, Record(deltas, event, made_by, begins[0]))
                 n, seconds = flight.n_joined, event.prompt_s + event.answer_s - begun.answer_s
                 store.count(saved_s=n * seconds, saved_tokens=n * (event.n_prompt + event.n_answer))
             if isinstance(event, Finished | Failed) and self._running.get(place) is flight:
@@ -214,3 +220,14 @@ def _key(order: Order, facts: dict[str, Any]) -> str:
     request = {k: v for k, v in vars(order.request).items() if k not in NOT_IN_KEY}
     key = keys.key({"facts": facts, "request": request})
     return f"{order.owner}{OWNED}{key}" if order.owner else key
+
+
+def fingerprint(engine: Engine) -> str:
+    """Changes when the model's file (its template is in it), its context or the engine's build does."""
+    return _fingerprint(engine.model_file() or str(engine.status().ready), engine.config)
+
+
+@functools.lru_cache(64)
+def _fingerprint(file: str, config: Config) -> str:
+    facts = (file, config.n_ctx, config.kv_type, metadata.version("llama-cpp-python"))
+    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
