@@ -23,7 +23,7 @@ from api.source import Scope, Source
 from cache.store import Store
 from engine import memory, threads
 from engine.client import Engine
-from engine.header import HeaderError, read_header
+from engine.header import HeaderError
 from engine.request import Config, Limits, Ready
 from engine.room import Room
 from models import catalog, fit, identity, store
@@ -110,7 +110,7 @@ class Folder(Shelf):
     def doubt(self, path: Path) -> Doubt | None:
         """A file that is no model; one that does not fit, or would be too slow to wait for."""
         try:
-            read_header(store.check(path))
+            memory.sizes(store.check(path))
             self._room.check(config := configure(self._settings, path))
         except (store.StoreError, HeaderError, OSError) as error:
             return Doubt(f"{path.stem} cannot be loaded: {str(error).replace(str(path), path.name)}", firm=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import psutil
 
 from engine import cgroup
 from engine.header import HeaderError, read_header
-from engine.request import DEFAULT_CTX, Config
+from engine.request import DEFAULT_CTX, Config, stamp
 from engine.scheduler import step_size
 
 BASE_BYTES = 90 * 2**20  # the interpreter, llama.cpp and the worker's own things
@@ -50,16 +51,28 @@ class Sizes:
     n_vocab: int
 
 
-def need(config: Config) -> Need | None:
-    """What the model takes as it is set up here; None where its header does not tell: the loader says it better."""
-    try:
-        header = read_header(Path(config.model_path))
-    except (HeaderError, OSError):
-        return None
+def sizes(path: Path) -> Sizes | None:
+    """Of a model file; None where its header does not tell them. Raises HeaderError, OSError."""
+    return _sizes(path, stamp(path))
+
+
+@functools.lru_cache(64)
+def _sizes(path: Path, _state: str) -> Sizes | None:
+    """A header is read once for each state of its file: a large vocabulary takes a tenth of a second."""
+    header = read_header(path)
     n_kv, n_ff, n_embd = header.kv_elements, header.of_model("feed_forward_length"), header.n_embd
     if not (n_kv and n_ff and n_embd and header.n_ctx):
         return None
-    return needed(Sizes(header.n_bytes, header.n_ctx, n_kv, n_embd, n_ff, header.n_vocab or 0), config)
+    return Sizes(header.n_bytes, header.n_ctx, n_kv, n_embd, n_ff, header.n_vocab or 0)
+
+
+def need(config: Config) -> Need | None:
+    """What the model takes as it is set up here; None where its header does not tell: the loader says it better."""
+    try:
+        found = sizes(Path(config.model_path))
+    except (HeaderError, OSError):
+        return None
+    return needed(found, config) if found else None
 
 
 def needed(sizes: Sizes, config: Config) -> Need:
