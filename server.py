@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is what the queue is for
     try:
         settings = read(arguments)
-        models = (settings.models_dir or store.FOLDER).resolve()
+        models = models_folder(settings)
         path = store.find(settings.model, None if settings.no_cache else settings.cache_dir, models)
         listener = listen(settings.host, settings.port)
         folder = Folder(settings, path)
@@ -75,7 +75,7 @@ class Folder(Shelf):
         self._settings, self._default = settings, default
         self._measuring = threading.Lock()
         self._measured: fit.Machine | None = None
-        self._models = (settings.models_dir or store.FOLDER).resolve()
+        self._models = models_folder(settings)
         self._room = Room(settings.force)
         self._answers = None
         if not settings.no_cache:
@@ -162,6 +162,11 @@ class Folder(Shelf):
             raise OSError(str(error)) from error
 
 
+def models_folder(settings: Settings) -> Path:
+    """Absolute, for workers run elsewhere."""
+    return (settings.models_dir or store.FOLDER).resolve()
+
+
 def configure(settings: Settings, path: Path) -> Config:
     """The engine's part of the settings."""
     return Config(
@@ -235,7 +240,7 @@ def welcome(ready: Ready, address: str, name: str, n_slots: int) -> None:
 def remember(model_path: str, settings: Settings) -> None:
     """Makes this the model of the next run that names none."""
     try:
-        store.remember(Path(model_path), settings.cache_dir, settings.models_dir or store.FOLDER)
+        store.remember(Path(model_path), settings.cache_dir, models_folder(settings))
     except OSError as error:
         log.warning("%s cannot be written (%s): the next run will not know this model", settings.cache_dir, error.strerror)
 

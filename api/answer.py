@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from api import chunks
 from api.choice import Choice, Piece
 from api.errors import ApiError, from_failed
 from api.source import Found, how
+from engine.client import FULL
 from engine.request import Accepted, Delta, Event, Failed, Finished, Progress, Result, Trouble
 
 log = logging.getLogger("linnet")
@@ -39,6 +40,12 @@ class News(NamedTuple):
     what: Piece | Finished | Progress | None
 
 
+def client_gone(environ: dict[str, Any]) -> Callable[[], bool]:
+    """Tells whether the client has gone, where the server can see that."""
+    gone: Callable[[], bool] = environ.get("waitress.client_disconnected", lambda: False)
+    return gone
+
+
 def take_seat(environ: dict[str, Any]) -> None:
     """One of the places for those who wait, each with a thread of the server; before anything is asked of an engine.
 
@@ -47,7 +54,7 @@ def take_seat(environ: dict[str, Any]) -> None:
     seats: threading.Semaphore | None = environ.get(SEATS)
     if seats and TAKEN not in environ:
         if not seats.acquire(blocking=False):
-            raise from_failed(Failed("", Trouble.QUEUE_FULL, "Too many requests are waiting; try again later."))
+            raise from_failed(Failed("", *FULL))
         environ[TAKEN] = seats
 
 
@@ -78,7 +85,7 @@ class Answer:
         self._params, self._quiet = params, quiet
         if not quiet:
             environ[LOGS_ITSELF] = True
-        self._gone = environ.get("waitress.client_disconnected", lambda: False)
+        self._gone = client_gone(environ)
         self._started = time.monotonic()
         self._look_at = self._started + POLL_S
         self._first_s: float | None = None

@@ -214,6 +214,13 @@ class PrefillBody(BaseModel):
     model: str | None = Field(None, max_length=512)
 
 
+class ModelBody(BaseModel):
+    """Names a model: POST /models/load and /models/unload, POST and DELETE /models/download."""
+
+    model_config = STRICT
+    model: str = Field(min_length=1, max_length=512)
+
+
 B = TypeVar("B", bound=BaseModel)
 
 

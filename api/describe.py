@@ -14,12 +14,13 @@ from api.body import (
     NEUTRAL,
     ChatBody,
     CompletionBody,
+    ModelBody,
     PrefillBody,
 )
 from api.downloads import DownloadBody
 from api.guard import OPEN_PATHS
 from api.items import ResponsesBody
-from api.models import LoadBody, UnloadBody
+from api.models import LoadBody
 from api.texts import DetokenizeBody, EmbeddingsBody, TokenizeBody
 from settings import Settings
 
@@ -37,10 +38,10 @@ ENDPOINTS: list[tuple[str, str, type[BaseModel] | None, str]] = [
     ("/v1/models/{model}", "delete", None, "Deletes its file."),
     ("/v1/models/catalog", "get", None, "What is installed or recommended, what fits here and how fast it would be."),
     ("/v1/models/load", "post", LoadBody, "Loads a model."),
-    ("/v1/models/unload", "post", UnloadBody, "Unloads a model."),
+    ("/v1/models/unload", "post", ModelBody, "Unloads a model."),
     ("/v1/models/download", "get", None, "The downloads that run."),
     ("/v1/models/download", "post", DownloadBody, "Fetches a model from the hub."),
-    ("/v1/models/download", "delete", DownloadBody, "Cancels that."),
+    ("/v1/models/download", "delete", ModelBody, "Cancels that."),
     ("/api/prefill", "post", PrefillBody, "Reads a prompt ahead of its request."),
     ("/openapi.json", "get", None, "This description."),
     ("/health", "get", None, "Whether a request would be served now."),

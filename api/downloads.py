@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from flask import Blueprint, Response, jsonify, request
-from pydantic import BaseModel, Field
 
-from api.body import read
+from api.answer import client_gone
+from api.body import ModelBody, read
 from api.chunks import comment, sse
 from api.errors import ApiError, Kind
-from api.message import STRICT
 from api.stream import HEADERS
 from models import errors
 from models.download import Progress, State
@@ -52,11 +51,8 @@ KINDS = {
 }
 
 
-class DownloadBody(BaseModel):
-    """POST and DELETE /models/download."""
-
-    model_config = STRICT
-    model: str = Field(min_length=1, max_length=512)
+class DownloadBody(ModelBody):
+    """POST /models/download."""
 
 
 def blueprint(downloads: Downloads, beat_s: float = BEAT_S) -> Blueprint:
@@ -76,8 +72,9 @@ def blueprint(downloads: Downloads, beat_s: float = BEAT_S) -> Blueprint:
         except StoreError as error:
             seats.release()
             raise from_store(error, downloads.folder) from error
-        gone = request.environ.get("waitress.client_disconnected", lambda: False)
-        return Response(Watch(running, seats, gone, beat_s), mimetype="text/event-stream", headers=HEADERS)
+        return Response(
+            Watch(running, seats, client_gone(request.environ), beat_s), mimetype="text/event-stream", headers=HEADERS
+        )
 
     @routes.get("/models/download")
     def under_way() -> Response:
@@ -86,7 +83,7 @@ def blueprint(downloads: Downloads, beat_s: float = BEAT_S) -> Blueprint:
 
     @routes.delete("/models/download")
     def cancel() -> Response:
-        body = read(DownloadBody, request.get_data(cache=False))
+        body = read(ModelBody, request.get_data(cache=False))
         if not downloads.cancel(body.model):
             raise ApiError(404, f"No download of {errors.shown(body.model)} is under way.", code="not_found", param="model")
         return jsonify({"model": body.model, "cancelled": True})

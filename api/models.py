@@ -16,32 +16,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from pydantic import BaseModel, Field
 
-from api.answer import POLL_S, ClientGone
-from api.body import read
+from api.answer import POLL_S, ClientGone, client_gone
+from api.body import ModelBody, read
 from api.errors import ApiError, from_failed
-from api.message import STRICT
-from api.pool import Model, Pool
+from api.pool import DEFAULT, Model, Pool
 from engine.request import Failed, Trouble
 from engine.stream import LOADS, State
 
 MOST_AT_ONCE = 4  # that wait for a model to be loaded or unloaded, each with a thread of the server
 
 
-class LoadBody(BaseModel):
+class LoadBody(ModelBody):
     """POST /models/load."""
 
-    model_config = STRICT
-    model: str = Field(min_length=1, max_length=512)
     force: bool = False  # also a model that does not fit, or would be slower than a token a second
-
-
-class UnloadBody(BaseModel):
-    """POST /models/unload."""
-
-    model_config = STRICT
-    model: str = Field(min_length=1, max_length=512)
 
 
 def blueprint(pool: Pool) -> Blueprint:
@@ -56,7 +45,7 @@ def blueprint(pool: Pool) -> Blueprint:
 
     @routes.get("/models/<path:name>")
     def one_model(name: str) -> Response:
-        if name == "default":
+        if name == DEFAULT:
             name = pool.default.name
         if name not in pool.names():
             raise pool.unknown(name)
@@ -79,7 +68,7 @@ def blueprint(pool: Pool) -> Blueprint:
 
     @routes.post("/models/unload")
     def unload() -> Response:
-        model = pool.get(read(UnloadBody, request.get_data(cache=False)).model)
+        model = pool.get(read(ModelBody, request.get_data(cache=False)).model)
         with one_of(places):
             while not model.engine.unload(POLL_S):
                 leave_if_gone(request.environ)
@@ -115,7 +104,7 @@ def wait(model: Model, environ: dict[str, Any]) -> None:
 
 def leave_if_gone(environ: dict[str, Any]) -> None:
     """Raises ClientGone."""
-    if environ.get("waitress.client_disconnected", lambda: False)():
+    if client_gone(environ)():
         raise ClientGone
 
 

@@ -17,10 +17,11 @@ from api.errors import ApiError
 from api.source import Source
 from cache.store import Store
 from engine.client import Engine
-from engine.stream import State
+from engine.stream import LOADS, State
 
 DEFAULT = "default"
-AT_HOME = (State.READY, State.LOADING, State.WAKING, State.RESTARTING, State.STALLED)
+AT_HOME = (State.READY, *LOADS)
+STATES = {State.READY: "loaded", State.IDLE: "unloaded", State.FAILED: "failed", State.STOPPING: "unloaded"}  # else: loading
 LONGEST_LIST = 30  # names in an error message
 
 
@@ -219,6 +220,3 @@ class Pool:
         there = ", ".join(self.names()[:LONGEST_LIST])
         message = f"The model '{name[:200]}' does not exist; there are: {there}."
         return ApiError(404, message, code="model_not_found", param="model")
-
-
-STATES = {State.READY: "loaded", State.IDLE: "unloaded", State.FAILED: "failed", State.STOPPING: "unloaded"}

@@ -1,6 +1,6 @@
 """The requests that are in the engine: how many may be, which of them a worker has, and what a worker's end means to each.
 
-No locks here: engine.client holds its own around every call.
+No locks here: the engine holds its own around every call.
 """
 
 from __future__ import annotations
