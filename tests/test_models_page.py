@@ -14,9 +14,9 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests import hub as fake
+from tests.browser import CONTRAST, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
 from tests.conftest import DEMO, Server
 from tests.hub import NAME, REPO, File, Hub
-from tests.test_page import CONTRAST, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
 
 pytestmark = pytest.mark.browser
 MODEL = NAME.removesuffix(".gguf")
@@ -60,7 +60,7 @@ def house(hub, folder, monkeypatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def dialog(house, open_page) -> Dialog:  # noqa: F811
+def dialog(house, open_page) -> Dialog:
     """Opens the page and its dialog, in which these are the catalog."""
 
     def dialog(*entries: dict[str, Any], **options) -> Page:
@@ -242,7 +242,7 @@ def test_the_page_says_that_a_model_is_being_loaded(dialog):
     expect(answers(page).locator(".facts")).to_have_text(re.compile("tokens"))
 
 
-def test_a_chosen_model_that_is_gone_gives_way_to_the_default(house, folder, open_page):  # noqa: F811
+def test_a_chosen_model_that_is_gone_gives_way_to_the_default(house, folder, open_page):
     page = open_page(house)
     page.evaluate(f"localStorage.model = '{OTHER}'")
     page.reload()
@@ -256,7 +256,7 @@ def test_a_chosen_model_that_is_gone_gives_way_to_the_default(house, folder, ope
     expect(page.locator("#note")).to_be_empty()
 
 
-def test_escape_closes_the_dialog_and_leaves_the_answer_alone(endless, open_page):  # noqa: F811
+def test_escape_closes_the_dialog_and_leaves_the_answer_alone(endless, open_page):
     page = open_page(endless)
     tell_catalog(page)
     ask(page, "go on")
