@@ -190,6 +190,7 @@ class ChatBody(Sampled):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
     chat_template_kwargs: TemplateOptions | None = None
+    continue_final_message: bool | None = None  # as vLLM has it
 
 
 class CompletionBody(Sampled):

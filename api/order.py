@@ -46,16 +46,33 @@ def chat_request(body: ChatBody, settings: Settings) -> Request:
     if body.top_logprobs and not body.logprobs:
         raise wrong("top_logprobs", "top_logprobs needs logprobs to be true.")
     tools = offered(body)
+    messages, begun = body.messages, {}
+    if body.continue_final_message:
+        *messages, last = messages
+        begun = begun_by(last, body)
     return engine_request(
         body,
         settings,
-        messages=plain(body.messages),
+        messages=plain(messages),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         tools=[_told(tool) for tool in tools],
         think=thoughts(body, settings),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         shape=shape(body, tools),
+        **begun,
     )
+
+
+def begun_by(message: Message, body: ChatBody) -> dict[str, str]:
+    """What is there of an answer that is to go on: fields of the engine's request."""
+    said = message.plain()["content"] if message.role == "assistant" else ""
+    if message.tool_calls or not (said or message.reasoning_content):
+        raise wrong("continue_final_message", "The last message must be an assistant's, with text to go on from.")
+    if body.response_format or body.grammar or body.tools:
+        raise wrong("continue_final_message", "An answer that is to have a shape cannot go on from a text.")
+    if len(body.messages) < 2:
+        raise wrong("messages", "There is no question before the answer that is to go on.")
+    return {"thought": message.reasoning_content or "", "said": said}
 
 
 def completion_request(body: CompletionBody, prompt: str | list[int], settings: Settings) -> Request:

@@ -61,7 +61,7 @@ class Answer(Sequence):
             text=Text(request.stop),
             lookup=Lookup(tokens),
             loops=Loops() if request.loop_stop else None,
-            sentences=Sentences(prompt.thinking is Thinking.OPEN) if request.early_stop else None,
+            sentences=Sentences(prompt.thinking in (Thinking.OPEN, Thinking.AMID)) if request.early_stop else None,
             begins=prompt.thinking,
             thoughts=Splitter(prompt.thinking),
             **fields,

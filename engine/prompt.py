@@ -137,9 +137,14 @@ class Prompter:
         except TemplateError as error:
             raise PromptError(str(error)) from error
         thinking = state_after(text, self._source)
-        if request.think == 0 and thinking is not Thinking.NEVER:
-            return text + (f"{BEGIN}\n{CLOSING}" if thinking is Thinking.MAYBE else CLOSING), Thinking.NEVER
-        return text, thinking
+        thought, said = (self._defused(part, self._any_marker) for part in (request.thought, request.said))
+        if thinking is Thinking.MAYBE and (thought or request.think == 0):
+            text, thinking = f"{text}{BEGIN}\n", Thinking.OPEN
+        if thinking is Thinking.OPEN:
+            text, thinking = text + thought, Thinking.AMID if thought else thinking
+            if said or request.think == 0:
+                text, thinking = text + CLOSING, Thinking.NEVER
+        return text + said, Thinking.NEVER if said else thinking
 
     def _defuse(self, message: dict[str, Any]) -> dict[str, Any]:
         # Templates cut the reasoning out of earlier answers by looking for </think>, so it stays whole there.

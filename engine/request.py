@@ -119,6 +119,8 @@ class Request:
     logprobs: int | None = None  # so many alternatives to each token are told with their chances; None: no chances
     shape: Shape | None = None
     want: Want = Want.ANSWER
+    thought: str = ""  # what the assistant has thought and said of this answer already: it goes on from there
+    said: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Thinking(StrEnum):
     NEVER = ""  # it is said
     MAYBE = "maybe"  # the template knows of thoughts: the model may begin with them
     OPEN = "open"  # they have begun in the prompt
+    AMID = "amid"  # and so have their words
 
 
 def state_after(prompt: str, template: str) -> Thinking:
@@ -35,9 +36,9 @@ class Splitter:
 
     def __init__(self, state: Thinking) -> None:
         self._maybe = state is Thinking.MAYBE
-        self.inside = state is Thinking.OPEN
+        self.inside = state in (Thinking.OPEN, Thinking.AMID)
         self._held = ""  # may belong to a tag, or is space before one
-        self._at_start = state is not Thinking.NEVER  # of the thoughts, or of what is said after them: space is dropped
+        self._at_start = state in (Thinking.MAYBE, Thinking.OPEN)  # of the thoughts, or of what is said after them: space is dropped
 
     @property
     def over(self) -> bool:

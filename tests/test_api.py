@@ -367,3 +367,29 @@ def test_a_fault_of_ours_is_a_plain_500_without_a_traceback(http, engine, monkey
     response = http.post(CHAT, json=BODY)
     assert response.status_code == 500
     assert "division" not in error_of(response)["message"]
+
+
+ANSWERED = [*BODY["messages"], {"role": "assistant", "content": "It is", "reasoning_content": "Well,"}]
+
+
+def test_an_answer_that_is_to_go_on_reaches_the_engine_as_its_beginning(http, engine):
+    assert http.post(CHAT, json={"messages": ANSWERED, "continue_final_message": True}).status_code == 200
+    (asked,) = engine.requests
+    assert (asked.messages, asked.thought, asked.said) == (BODY["messages"], "Well,", "It is")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY,
+        {"messages": [ANSWERED[1]]},
+        {"messages": [*BODY["messages"], {"role": "assistant", "content": ""}]},
+        {"messages": ANSWERED, "response_format": {"type": "json_object"}},
+        {"messages": ANSWERED, "grammar": 'root ::= "x"'},
+    ],
+)
+def test_what_cannot_go_on_is_refused(http, engine, body):
+    response = http.post(CHAT, json=body | {"continue_final_message": True})
+    assert response.status_code == 400
+    assert error_of(response)["param"] in ("continue_final_message", "messages")
+    assert not engine.requests

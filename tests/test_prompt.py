@@ -202,6 +202,30 @@ def test_how_an_answer_begins_is_read_off_the_end_of_the_prompt(template, think,
     assert Prompter(Fake(template)).render(Request("", user("hi"), think=think)) == (end, thinking)
 
 
+@pytest.mark.parametrize(
+    ("template", "thought", "said", "end", "thinking"),
+    [
+        ("{{ messages[-1].content }}", "", "It is", "hiIt is", Thinking.NEVER),
+        (THINKER, "", "It is", "hi<think>\n</think>\n\nIt is", Thinking.NEVER),
+        (THINKER, "Well,", "It is", "hi<think>Well,\n</think>\n\nIt is", Thinking.NEVER),
+        (THINKER, "Well,", "", "hi<think>Well,", Thinking.AMID),
+        ("{{ messages[-1].content }}{# </think> #}", "Well,", "", "hi<think>\nWell,", Thinking.AMID),
+        ("{{ messages[-1].content }}{# </think> #}", "", "It is", "hiIt is", Thinking.NEVER),
+    ],
+)
+def test_an_answer_that_is_to_go_on_stands_at_the_end_of_the_prompt(template, thought, said, end, thinking):
+    request = Request("", user("hi"), thought=thought, said=said)
+    assert Prompter(Fake(template)).render(request) == (end, thinking)
+
+
+def test_control_tokens_spelled_in_an_answer_that_goes_on_stay_text(demo, prompter):
+    said = "".join(TAGS)
+    plain, longer = (prompter.read(Request("", user("hi"), said=s), N_MAX).tokens for s in ("", said))
+    assert text_of(demo, longer).endswith(said)
+    control = {t for t in longer if demo.piece(t) == b""}
+    assert [t for t in longer if t in control] == [t for t in plain if t in control]
+
+
 TOOL = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 CALLED = [
     *user("1 + 2?"),

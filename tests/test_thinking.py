@@ -18,6 +18,7 @@ def split(state: Thinking, pieces: list[str]) -> tuple[str, str]:
     [
         (Thinking.OPEN, "\nI think so.\n\n</think>\n\nHello.", "I think so.", "Hello."),
         (Thinking.OPEN, "a < b </ c", "a < b </ c", ""),
+        (Thinking.AMID, " so it goes on.\n</think>\n\nYes", " so it goes on.", "Yes"),
         (Thinking.OPEN, "cut off \n", "cut off", ""),
         (Thinking.OPEN, "</think>Yes", "", "Yes"),
         (Thinking.MAYBE, "\n<think>\nhm\n</think>\n\nYes.", "hm", "Yes."),

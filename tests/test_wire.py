@@ -649,3 +649,22 @@ def test_the_description_is_true_about_the_routes(server):
                 error.close()
             assert status == (400 if method == "post" else 200), path
             assert ("requestBody" in told) == (method == "post")
+
+
+@pytest.mark.parametrize("question", ["Tell me a story about a fox.", "What is 47 + 38?"])
+def test_an_answer_that_was_cut_goes_on_where_it_was(client, question):
+    asked = [{"role": "user", "content": question}]
+    whole = client.chat.completions.create(model="default", messages=asked).choices[0].message
+    cut = client.chat.completions.create(model="default", messages=asked, max_tokens=9).choices[0].message
+    again = [
+        *asked,
+        {"role": "assistant", "content": cut.content, "reasoning_content": getattr(cut, "reasoning_content", "")},
+    ]
+    rest = (
+        client.chat.completions.create(model="default", messages=again, extra_body={"continue_final_message": True})
+        .choices[0]
+        .message
+    )
+    assert cut.content + rest.content == whole.content
+    thoughts = [getattr(message, "reasoning_content", None) or "" for message in (cut, rest, whole)]
+    assert thoughts[0] + thoughts[1] == thoughts[2]
