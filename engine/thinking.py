@@ -38,7 +38,7 @@ class Splitter:
         self._maybe = state is Thinking.MAYBE
         self.inside = state in (Thinking.OPEN, Thinking.AMID)
         self._held = ""  # may belong to a tag, or is space before one
-        self._at_start = state in (Thinking.MAYBE, Thinking.OPEN)  # of the thoughts, or of what is said after them: space is dropped
+        self._at_start = state in (Thinking.MAYBE, Thinking.OPEN)  # of either part: space is dropped
 
     @property
     def over(self) -> bool:
