@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 SOURCES := *.py api bench cache convert engine models scripts tests web
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check fmt bench models download-gguf convert demo-model clean
+.PHONY: help setup setup-dev run test check fmt bench bench-peers screenshots models download-gguf convert demo-model clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -31,8 +31,16 @@ fmt: setup-dev ## put the code into shape
 	@$(RUN) -m ruff check --fix-only $(SOURCES)
 	@$(RUN) -m ruff format $(SOURCES)
 
-bench: setup ## tokens/s of a model; options: make bench MODEL=path-or-name
-	@$(RUN) -m bench $(MODEL)
+bench: setup ## what this machine gives, and how close that is to its limit; options: make bench MODEL=path-or-name ARGS=--quick
+	@$(RUN) -m pip install -q --disable-pip-version-check -r convert/requirements.txt
+	@$(RUN) -m bench $(MODEL) $(ARGS)
+
+bench-peers: setup ## Linnet beside llama-server and others, which are built once; options: as bench, ARGS="--only llama-server"
+	@$(RUN) -m pip install -q --disable-pip-version-check -r convert/requirements.txt
+	@$(RUN) -m bench.peers $(MODEL) $(ARGS)
+
+screenshots: setup-dev ## take the pictures of the page in docs/pictures/
+	@$(RUN) -m scripts.screenshots
 
 models: setup ## list the models: what is installed, what fits this machine and how fast it would be
 	@$(RUN) -m models $(ARGS)

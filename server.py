@@ -6,6 +6,7 @@ python server.py --help
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ from engine.room import Room
 from models import catalog, fit, identity, store
 from models.downloads import Downloads
 from settings import Settings, SettingsError, read
+from web.chats import Chats
 
 log = logging.getLogger("linnet")
 FETCHING_S = 2.0  # downloads may take so long to stop; what came of them stays
@@ -52,6 +54,8 @@ def main(arguments: list[str]) -> int:
         if (doubt := folder.doubt(path)) and not doubt.firm:  # what is no model at all, the loader says
             raise memory.DoesNotFitError(f"{doubt.sentence} With --force it is loaded all the same.")
         model = None if settings.no_cache else identity.Watched(path, settings.cache_dir)
+        kept = chats_file(settings)
+        chats = Chats(kept) if kept else None
     except (SettingsError, store.StoreError, memory.DoesNotFitError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -59,12 +63,16 @@ def main(arguments: list[str]) -> int:
         return 0
     pool = Pool(Model(settings.alias or path.stem, folder.open(path, model)), folder)
     fetching = Downloads(models)
-    server = wsgi.create_server(create_app(settings, pool, fetching), listener, n_seats(settings))
+    app = create_app(settings, pool, fetching, chats)
+    server = wsgi.create_server(app, listener, n_seats(settings))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         return run(settings, pool, server, f"http://{host}:{server.effective_port}")
     finally:
         fetching.stop(FETCHING_S)
+        if chats:
+            app.extensions["linnet.runs"].close()
+            chats.close()
 
 
 class Folder(Shelf):
@@ -165,6 +173,15 @@ class Folder(Shelf):
 def models_folder(settings: Settings) -> Path:
     """Absolute, for workers run elsewhere."""
     return (settings.models_dir or store.FOLDER).resolve()
+
+
+def chats_file(settings: Settings) -> Path | None:
+    """Where the chats are kept; None: nowhere. They are no cache: what is lost there nobody can make again."""
+    if settings.chats == Path("none") or (settings.no_cache and not settings.chats):
+        return None
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    place = settings.chats or (data if data.is_absolute() else Path.home() / ".local/share") / "linnet/chats.db"
+    return place / "chats.db" if place.is_dir() else place
 
 
 def configure(settings: Settings, path: Path) -> Config:

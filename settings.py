@@ -90,6 +90,14 @@ class Settings:
         metavar="DIR",
     )
     no_cache: bool = setting(False, "keep nothing on disk, and no answers")
+    chats: Path | None = setting(  # noqa: RUF009
+        None,
+        "file or folder for the chats of the page, which only you can read; none: keep no chats "
+        "(default: linnet/chats.db in $XDG_DATA_HOME or ~/.local/share; none with --no-cache)",
+        parse=Path,
+        metavar="FILE|DIR|none",
+    )
+    unwatched: float = seconds(600.0, "seconds an answer of the page goes on when nobody reads it", low=0)
     alias: str | None = setting(None, "name of the model in the API (default: its file's name)", metavar="NAME")
     keep_alive: float | None = seconds(
         None,

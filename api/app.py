@@ -12,25 +12,52 @@ from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 import web
-from api import completions, describe, downloads, guard, models, openai, ops, responses, texts
+from api import (
+    chats,
+    completions,
+    describe,
+    downloads,
+    guard,
+    markdown,
+    models,
+    openai,
+    ops,
+    responses,
+    session,
+    status,
+    texts,
+    transfers,
+)
 from api.answer import LOGS_ITSELF, SEATS, ClientGone
 from api.errors import ApiError, from_http_status, ours
+from api.metrics import Traffic
 from api.pool import Pool
+from api.runs import Runs
+from api.titles import Titles
 from models.downloads import Downloads
 from settings import Settings
+from web.chats import Chats
 
 log = logging.getLogger("linnet")
 VERSION = "0.1.0"
 LARGEST_BODY_BYTES = 8 * 2**20
+QUIET = ("/health", "/status", "/metrics")  # not logged: somebody looks every few seconds
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
-def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None) -> Flask:
-    """The whole HTTP side over a pool of models, and what fetches more of them."""
+def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None, kept: Chats | None = None) -> Flask:
+    """The whole HTTP side over a pool of models, what fetches more of them, and the chats, if any are kept.
+
+    `extensions["linnet.runs"]` are the answers of chats that are being made: they must be closed.
+    """
     app = Flask("linnet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
     _register(app, settings, pool, fetching)
+    _register_chats(app, settings, pool, kept)
+    _handle_errors(app)
+    traffic = Traffic()
+    app.register_blueprint(status.blueprint(settings, pool, traffic))
     seats = threading.Semaphore(n_seats(settings))
 
     @app.before_request
@@ -40,6 +67,27 @@ def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None
         guard.check(settings)
         request.environ[SEATS] = seats
 
+    @app.after_request
+    def logged(response: Response) -> Response:
+        rule = request.url_rule  # without one it could be anything, and each would be counted by itself
+        traffic.count(request.method, rule.rule if rule else "none", response.status_code)
+        # A chat that got as far as the engine logs itself when it ends.
+        if LOGS_ITSELF not in request.environ and request.path not in QUIET:
+            log.info("%s %s %d", request.method, request.path, response.status_code)
+        response.headers.update(web.HEADERS)
+        response.headers["X-Request-Id"] = g.id
+        response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.began) * 1000))  # to the first byte
+        return response
+
+    return app
+
+
+def n_seats(settings: Settings) -> int:
+    """Requests that may run, wait, or read ahead, in all engines together."""
+    return 2 * settings.slots + settings.max_queue
+
+
+def _handle_errors(app: Flask) -> None:
     @app.errorhandler(ApiError)
     def refused(error: ApiError) -> Response:
         return error.response()
@@ -60,23 +108,6 @@ def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None
         log.exception("A fault of ours in %s %s", request.method, request.path, exc_info=error)
         return ours().response()
 
-    @app.after_request
-    def logged(response: Response) -> Response:
-        # A chat that got as far as the engine logs itself when it ends; health checks come every few seconds.
-        if LOGS_ITSELF not in request.environ and request.path != "/health":
-            log.info("%s %s %d", request.method, request.path, response.status_code)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["X-Request-Id"] = g.id
-        response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.began) * 1000))  # to the first byte
-        return response
-
-    return app
-
-
-def n_seats(settings: Settings) -> int:
-    """Requests that may run, wait, or read ahead, in all engines together."""
-    return 2 * settings.slots + settings.max_queue
-
 
 def _register(app: Flask, settings: Settings, pool: Pool, fetching: Downloads | None) -> None:
     api = Blueprint("api", __name__)
@@ -91,7 +122,19 @@ def _register(app: Flask, settings: Settings, pool: Pool, fetching: Downloads | 
     app.register_blueprint(describe.blueprint(settings, VERSION))
     app.register_blueprint(openai.prefill(pool))
     app.register_blueprint(ops.blueprint(settings, pool))
+    app.register_blueprint(markdown.blueprint())
+    app.register_blueprint(session.blueprint(settings))
     app.register_blueprint(web.blueprint())
+
+
+def _register_chats(app: Flask, settings: Settings, pool: Pool, kept: Chats | None) -> None:
+    if not kept:
+        app.register_blueprint(chats.unkept())
+        return
+    runs = Runs(kept, Titles(pool, kept), settings.unwatched)
+    app.extensions |= {"linnet.chats": kept, "linnet.runs": runs}
+    app.register_blueprint(chats.blueprint(settings, pool, kept, runs))
+    app.register_blueprint(transfers.blueprint(kept))
 
 
 def request_id(given: str) -> str:

@@ -170,6 +170,7 @@ class Sampled(BaseModel):
     early_stop: bool | None = None  # this and the next: Linnet's own; see engine.request.Request
     loop_stop: bool | None = None
     cache: bool | None = None  # Linnet's own, too; see api.control
+    private: bool | None = None  # the same, and the prompt leaves nothing on disk either
 
     @property
     def include_usage(self) -> bool:
@@ -213,6 +214,7 @@ class PrefillBody(BaseModel):
     model_config = LOOSE
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     model: str | None = Field(None, max_length=512)
+    private: bool | None = None
 
 
 class ModelBody(BaseModel):

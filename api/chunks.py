@@ -122,8 +122,9 @@ def usage(end: Finished) -> dict[str, Any]:
 
 
 def prompt_progress(progress: Progress, n_prompt: int) -> dict[str, Any]:
-    """How much of the prompt is read, under llama-server's names."""
+    """How much of the prompt is read, under llama-server's names; `before`, how many wait before it, is ours."""
     return {
+        "before": progress.n_before,
         "total": n_prompt,
         "cache": progress.n_cached,
         "processed": progress.n_read,

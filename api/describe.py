@@ -45,6 +45,8 @@ ENDPOINTS: list[tuple[str, str, type[BaseModel] | None, str]] = [
     ("/api/prefill", "post", PrefillBody, "Reads a prompt ahead of its request."),
     ("/openapi.json", "get", None, "This description."),
     ("/health", "get", None, "Whether a request would be served now."),
+    ("/status", "get", None, "What the server is doing, and what it has done."),
+    ("/metrics", "get", None, "The same for Prometheus."),
     ("/cache", "get", None, "The answers kept."),
     ("/cache", "delete", None, "Forgets the answers kept."),
 ]
@@ -110,6 +112,10 @@ def describe(settings: Settings, version: str) -> dict[str, Any]:
 
 def _operation(path: str, body: type[BaseModel] | None, says: str) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if path == "/status":
+        content["text/html"] = {}
+    if path == "/metrics":
+        content = {"text/plain": {}, "application/openmetrics-text": {}}
     if body in STREAMED:
         content["text/event-stream"] = {}
     error = {

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -35,21 +36,44 @@ def blueprint(settings: Settings, pool: Pool) -> Blueprint:
     @routes.post("/chat/completions")
     def chat_completions() -> Response:
         body = read(ChatBody, request.get_data(cache=False))
-        check_options(body, body.n or 1, settings)
-        model = pool.get(body.model)
-        wanted = chat_request(body, settings)
-        founds = find(model.source, orders(body, wanted, settings, body.n or 1))
-        choices = [Choice(bool(wanted.tools), wanted.logprobs is not None) for _ in founds]
-        answer = Answer(founds, choices, request.environ, PARAMS | {Trouble.BAD_SHAPE: shaped_by(body)})
-        heading = chunks.Heading(model.name, founds[0].fingerprint, f"chatcmpl-{wanted.id}")
+        asked = ask(body, settings, pool, request.environ)
 
         def whole() -> dict[str, Any]:
-            answer.read()
-            return heading.completion(choices)
+            asked.answer.read()
+            return asked.heading.completion(asked.answer.choices)
 
-        return reply(answer, founds, ChatWriter(answer, heading, body) if body.stream else None, whole)
+        return reply(asked.answer, asked.founds, asked.writer(body) if body.stream else None, whole)
 
     return routes
+
+
+class Asked(NamedTuple):
+    """The answers to a chat on their way, and how they are told."""
+
+    answer: Answer
+    founds: list[Found]
+    heading: chunks.Heading
+
+    def writer(self, body: ChatBody) -> ChatWriter:
+        """For a stream of them."""
+        return ChatWriter(self.answer, self.heading, body)
+
+
+def ask(body: ChatBody, settings: Settings, pool: Pool, environ: dict[str, Any], afresh: bool = False) -> Asked:
+    """Asks for the answers to a chat; `environ` says who waits for them. They must be closed. Raises ApiError.
+
+    `afresh`: as with Cache-Control: no-cache.
+    """
+    check_options(body, body.n or 1, settings)
+    model = pool.get(body.model)
+    wanted = chat_request(body, settings)
+    ordered = orders(body, wanted, settings, body.n or 1)
+    if afresh:
+        ordered = [replace(order, control=replace(order.control, no_cache=True)) for order in ordered]
+    founds = find(model.source, ordered, environ)
+    choices = [Choice(bool(wanted.tools), wanted.logprobs is not None) for _ in founds]
+    answer = Answer(founds, choices, environ, PARAMS | {Trouble.BAD_SHAPE: shaped_by(body)})
+    return Asked(answer, founds, chunks.Heading(model.name, founds[0].fingerprint, f"chatcmpl-{wanted.id}"))
 
 
 def prefill(pool: Pool) -> Blueprint:
@@ -59,7 +83,10 @@ def prefill(pool: Pool) -> Blueprint:
     @routes.post("/api/prefill")
     def read_ahead() -> Response:
         body = read(PrefillBody, request.get_data(cache=False))
-        wanted, engine = Request(uuid.uuid4().hex, plain(body.messages), background=True), pool.get(body.model).working()
+        wanted, engine = (
+            Request(uuid.uuid4().hex, plain(body.messages), background=True, private=bool(body.private)),
+            pool.get(body.model).working(),
+        )
         take_seat(request.environ)
         answer = Answer([Found(engine.submit(wanted), "ahead")], [Choice()], request.environ, PARAMS)
         answer.accept()

@@ -29,7 +29,7 @@ def orders(body: Sampled, wanted: Request, settings: Settings, n: int) -> list[O
     order = Order(
         request=wanted,
         repeatable=sampling.temperature == 0 or body.seed is not None,
-        control=Control.read(request.cache_control, body.cache),
+        control=Control.read(request.cache_control, False if body.private else body.cache),
         owner=None if settings.share_answers else g.owner,
         whole=not body.stream,
     )
@@ -98,6 +98,7 @@ def engine_request(body: Sampled, settings: Settings, *, shape: Shape | None, **
         early_stop=early_stop and not shape,  # what has a shape is whole only at its end
         loop_stop=not settings.keep_loops if body.loop_stop is None else body.loop_stop,
         shape=shape,
+        private=bool(body.private),
         **fields,
     )
 

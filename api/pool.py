@@ -18,6 +18,7 @@ from api.source import Source
 from cache.store import Store
 from engine.client import Engine
 from engine.stream import LOADS, State
+from engine.tally import Tally
 
 DEFAULT = "default"
 AT_HOME = (State.READY, *LOADS)
@@ -80,6 +81,7 @@ class Pool:
 
     def __init__(self, default: Model, shelf: Shelf | None = None) -> None:
         self.default = default
+        self.tally = Tally()  # of all engines together
         self._shelf = shelf or Shelf()
         self._lock = threading.Lock()  # guards what follows
         self._opened: dict[str, Model] = {}
@@ -150,27 +152,28 @@ class Pool:
     @property
     def n_requests(self) -> int:
         """In all engines."""
-        return sum(model.engine.status().n_requests for model in self._all())
+        return sum(model.engine.status().n_requests for model in self.opened())
 
     def drain(self, timeout_s: float) -> None:
         """Takes no new requests and lets those that run end, for so long."""
         self._stopping = True
         deadline = time.monotonic() + timeout_s
-        for model in self._all():
+        for model in self.opened():
             model.engine.drain(0)
-        for model in self._all():
+        for model in self.opened():
             model.engine.drain(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """Ends all engines, together: one may wait for the other's memory."""
         self._stopping = True
-        closing = [threading.Thread(target=model.engine.close) for model in self._all()]
+        closing = [threading.Thread(target=model.engine.close) for model in self.opened()]
         for thread in closing:
             thread.start()
         for thread in closing:
             thread.join()
 
-    def _all(self) -> list[Model]:
+    def opened(self) -> list[Model]:
+        """Those that have an engine, the default first."""
         with self._lock:
             return list(self._opened.values())
 
@@ -196,6 +199,7 @@ class Pool:
 
     def _add(self, model: Model) -> None:
         model.source.may_make = lambda: self._check(model)
+        model.engine.tally = self.tally
         self._opened[model.name] = model
 
     def _check(self, model: Model, force: bool = False) -> None:

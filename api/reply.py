@@ -18,10 +18,11 @@ from api.stream import HEADERS, EventStream, Writer
 PATIENCE_S = 1.0  # for a model to be loaded; then a stream begins, and what is refused has no status of its own any more
 
 
-def find(source: Source, ordered: Sequence[Order]) -> list[Found]:
-    """An answer for each order of the request at hand. Raises ApiError; then none is left behind."""
+def find(source: Source, ordered: Sequence[Order], environ: dict[str, Any] | None = None) -> list[Found]:
+    """An answer for each order of the request at hand, or of whose environ it is. Raises ApiError; then none is left."""
     founds: list[Found] = []
-    seat = functools.partial(take_seat, request.environ)
+    environ = request.environ if environ is None else environ
+    seat = functools.partial(take_seat, environ)
     try:
         for i, order in enumerate(ordered):
             again = i > 0 and order is ordered[i - 1]
@@ -29,7 +30,7 @@ def find(source: Source, ordered: Sequence[Order]) -> list[Found]:
     except ApiError:
         for found in founds:
             found.events.close()
-        leave_seat(request.environ)
+        leave_seat(environ)
         raise
     return founds
 

@@ -14,8 +14,11 @@ from waitress.task import ErrorTask
 
 from api.app import LARGEST_BODY_BYTES
 from api.errors import from_http_status
+from api.runs import MOST_READERS
 
-SPARE_THREADS = 8  # for the page, /health and those told to come back later
+SPARE_THREADS = (
+    8 + MOST_READERS
+)  # for those who read answers of chats, for the page, /health and those told to come back later
 CONNECTIONS = 1000
 FLUSH_S = 1.0  # for the last events to reach their clients
 

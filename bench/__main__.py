@@ -1,98 +1,170 @@
-"""How fast is a model on this machine?
+"""What this machine gives with a model, and how close that is to what it could give.
 
-    make bench                      the built-in demo model
-    make bench MODEL=path-or-name   another one
+    make bench                                    the model used last; where there is only the demo, a model's shape
+    make bench MODEL=path-or-name ARGS=--quick    another one; in less than a minute
 
-Prompt reading and answering in tokens/s, for 1 and 4 clients at once, each the median of several turns with its spread.
-The engine runs in its own process, as it does in the server. The last line is JSON.
+The client is this process; the server and everything else that runs llama.cpp are processes of their own. The table goes
+to standard output, the progress to standard error. The last line is the path of the file of results.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import statistics
+import os
+import shutil
+import subprocess
 import sys
-import threading
+import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from engine import threads
-from engine.client import Engine
-from engine.request import Config, Delta, Event, Failed, Finished, Request
-from engine.stream import State
+from bench import alone, answers, clients, inside, limit, rating, report, stream
+from bench import result as results
+from bench.chats import Chats
+from bench.figure import BenchError, Found
+from bench.kinds import kinds
+from bench.machine import machine
+from bench.neighbours import Neighbours
+from bench.plan import FULL, QUICK, Plan
+from bench.record import Record
+from bench.table import line, table
+from engine import memory, threads
+from engine.header import Header, HeaderError, read_header
+from engine.request import Config
 from models import store
 
-N_TURNS = 3
-N_CLIENTS = (1, 4)
-N_PROMPT_WORDS = 200
-N_ANSWER_TOKENS = 64
+CACHE = Path(os.environ.get("LINNET_CACHE_DIR") or "~/.cache/linnet").expanduser()  # where servers note what they used
+SHAPE, SHAPE_FILE = "tinyllama", stream.ROOT / "build" / "tinyllama-shape.gguf"
+N_CTX = 2048  # tokens of one request
 
 
-def main(arguments: list[str]) -> int:
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and how much."""
+
+    path: Path
+    header: Header
+    n_ctx: int
+    plan: Plan
+
+    @property
+    def n_slots(self) -> int:
+        """Of the server: as many as there are clients at once."""
+        return max(self.plan.clients)
+
+    def options(self, folder: Path) -> tuple[str, ...]:
+        """Of a server. Without guesses, so that a token is a step: what they bring is a figure of its own."""
+        sizes = ("--slots", str(self.n_slots), "--ctx", str(self.n_ctx), "--max-queue", str(self.n_slots))
+        return ("--cache-dir", str(folder), "--no-draft", *sizes)
+
+
+def main(arguments: list[str], plan: Plan | None = None, folder: Path = results.FOLDER) -> int:
     """The exit code."""
+    parser = argparse.ArgumentParser("make bench", description="Measures a model on this machine.")
+    parser.add_argument("model", nargs="?", help="path or name; default: the one used last, else a shape made for it")
+    parser.add_argument("--quick", action="store_true", help="in less than a minute, each figure once")
+    chosen = parser.parse_args(arguments)
+    plan = plan or (QUICK if chosen.quick else FULL)
     try:
-        path = store.find(arguments[0] if arguments else None)
-    except store.StoreError as error:
+        path = store.find(chosen.model) if chosen.model else default()
+        header = read_header(path)
+        n_ctx = min(N_CTX, header.n_ctx or N_CTX)
+        memory.check(Config(str(path), n_ctx, max(plan.clients), threads.count()))
+    except (store.StoreError, HeaderError, memory.DoesNotFitError) as error:
         print(error, file=sys.stderr)
         return 2
-    engine = Engine(Config(str(path), None, max(N_CLIENTS), threads.count()), max_queue=0)
-    engine.start()
-    status = engine.wait()
+    neighbours = Neighbours()
     try:
-        if status.state is not State.READY or not status.ready:
-            print(status.failure, file=sys.stderr)
-            return 1
-        print(f"{path.stem}: {status.ready.description}, {status.ready.size_bytes / 1e6:,.0f} MB, {threads.count()} threads")
-        print(f"{'':12}{'reading':>32}{'each answer':>32}{'all answers':>32}{'first text':>20}")
-        figures = {n: clients(engine, n) for n in N_CLIENTS}
-        print(json.dumps({"model": path.stem, "load_s": round(status.ready.load_s, 3), "clients": figures}))
-        return 0
+        print(run(Subject(path, header, n_ctx, plan), chosen.quick, neighbours.disturbed, folder))
+    except (BenchError, RuntimeError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; nothing was written.", file=sys.stderr)
+        return 130
     finally:
-        engine.close()
+        neighbours.close()
+    return 0
 
 
-def clients(engine: Engine, n: int) -> dict[str, list[float]]:
-    """[median, least, most] over the turns of each figure with n clients at once; prints them."""
-    turns = [turn(engine, n, seed) for seed in range(N_TURNS)]
-    figures = {}
-    for name in turns[0]:
-        values = [t[name] for t in turns]
-        figures[name] = [round(v, 3) for v in (statistics.median(values), min(values), max(values))]
-    cells = [f"{m:,.0f} ({low:,.0f}-{high:,.0f}) tokens/s".rjust(32) for m, low, high in list(figures.values())[:3]]
-    print(f"{n} client{'s' if n > 1 else ' '}   {''.join(cells)}{figures['first_s'][0]:18.3f} s")
-    return figures
+def default() -> Path:
+    """The model used last, or fetched last; with only the demo, which tells little, random weights in a real shape."""
+    path = store.find(None, CACHE)
+    if path != store.DEMO:
+        return path
+    if others := [path for path in store.installed().values() if path != store.DEMO]:
+        return store.check(max(others, key=lambda path: path.stat().st_mtime))
+    if not SHAPE_FILE.exists():
+        print(f"Making {SHAPE_FILE.name}: random weights in the shape of TinyLlama, 668 MB ...", file=sys.stderr)
+        command = [sys.executable, "-m", "bench.shapes", SHAPE, str(SHAPE_FILE)]
+        made = subprocess.run(command, cwd=stream.ROOT, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            reason = made.stderr.strip().rpartition("\n")[2]
+            raise store.StoreError(f"The model to measure with cannot be made: {reason}. Name one with MODEL=.")
+    return SHAPE_FILE.resolve()
 
 
-def turn(engine: Engine, n: int, seed: int) -> dict[str, float]:
-    """n clients ask at once, each something of its own."""
-    results: list[tuple[Event, float]] = []
+def run(subject: Subject, quick: bool, disturbed: Callable[[float, float], bool], folder: Path) -> Path:
+    """Measures everything and prints the table; the path of the results. Raises BenchError, RuntimeError, OSError."""
     started = time.perf_counter()
-    askers = [threading.Thread(target=lambda i=i: results.append(ask(engine, f"{seed} {i}"))) for i in range(n)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
-    wall_s = time.perf_counter() - started
-    ends = [end for end, _ in results if isinstance(end, Finished)]
-    if len(ends) < n:
-        raise SystemExit(next(f.message for f, _ in results if isinstance(f, Failed)))
-    return {
-        "reading_per_s": sum(e.n_prompt for e in ends) / max(e.queue_s + e.prompt_s for e in ends),
-        "each_per_s": statistics.median((e.n_answer - 1) / e.answer_s for e in ends if e.n_answer > 1),
-        "all_per_s": sum(e.n_answer for e in ends) / wall_s,
-        "first_s": statistics.median(first_s for _, first_s in results),
-    }
+    model, plan = results.about(subject.path, subject.header), subject.plan
+    about_machine = machine()
+    settings = {"threads": threads.count(), "slots": subject.n_slots, "ctx": subject.n_ctx}
+    print(f"{model['name']}: {model['description']}, {model['size_bytes'] / 1e6:,.0f} MB")
+    print(
+        f"{about_machine['words']}; {settings['threads']} threads, {settings['slots']} slots of {subject.n_ctx:,} tokens",
+        flush=True,
+    )
+    record = Record(kinds(plan), disturbed)
+    with tempfile.TemporaryDirectory(prefix="linnet-bench-") as scratch:
+        follow(record, parts(subject, Path(scratch)), started)
+    figures = limit.with_limits(record.figures(), subject.header, plan)
+    rated = rating.rate(figures, model, settings, about_machine)
+    print("\n".join(table(figures.values())))
+    print(f"\n{rated.word.capitalize()}. {rated.reason} {rated.next}\n")
+    seconds = time.perf_counter() - started
+    found = results.result(figures, rated, model, settings, quick=quick, seconds=seconds)
+    path = results.write(found, folder)
+    peers = path.with_name(f"{path.stem}-peers.json")
+    page = path.with_suffix(".html")
+    report.write(found, page, json.loads(peers.read_text()) if peers.exists() else None)
+    print(f"{seconds:.0f} s. With pictures: {page}")
+    return path
 
 
-def ask(engine: Engine, name: str) -> tuple[Event, float]:
-    """How one answer ended, and the seconds to its first text."""
-    words = " ".join(f"{name} word {i}" for i in range(N_PROMPT_WORDS // 3))
-    request = Request(name, [{"role": "user", "content": f"{words} Tell me a story."}], max_tokens=N_ANSWER_TOKENS)
-    started, first_s = time.perf_counter(), 0.0
-    stream = engine.submit(request)
-    while not isinstance(event := stream.next(), Finished | Failed):
-        if isinstance(event, Delta) and not first_s:
-            first_s = time.perf_counter() - started
-    return event, first_s
+def parts(subject: Subject, folder: Path) -> Iterator[tuple[str, Iterable[Found]]]:
+    """What is measured, one after the other, and what it is called."""
+    path, plan, options = subject.path, subject.plan, subject.options(folder)
+    talks = Chats(plan)
+    for turn in plan.turns():
+        known = folder if turn == 0 else folder / str(turn)  # what steps cost must be unknown for it to be measured
+        yield "Loading from disk", inside.measured("load", path, known, plan)
+    yield "The speed of the memory", limit.read_speed(plan)
+    yield "A bare loop, the engine's steps, guesses", inside.measured("loop", path, folder, plan)
+    with stream.linnet(str(path), *options) as url:
+        yield "One client", alone.lengths(url, subject.n_ctx, plan)
+        yield "Several clients", clients.clients(url, plan)
+        yield "Memory", clients.memory(url)
+        yield "Greedy and sampled answers", alone.sampling(url, plan)
+        yield "Early stop", alone.stopping(url, path, subject.header, plan)
+        yield "Answers given before", answers.values(url, plan)
+        yield "A chat and its second turn", talks.new(url)
+    yield "The same chat after a restart", talks.restarts(path, options)
+
+
+def follow(record: Record, parts: Iterable[tuple[str, Iterable[Found]]], started: float) -> None:
+    """Measures all, and says how far it is."""
+    live, width = sys.stderr.isatty(), shutil.get_terminal_size().columns - 1
+    for name, part in parts:
+        print(f"{time.perf_counter() - started:4.0f} s  {name} ...", file=sys.stderr, flush=True)
+        for key in record.take(part):
+            if live:
+                print(f"\r\033[K{line(record.figure(key))[:width]}", end="", file=sys.stderr, flush=True)
+        if live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

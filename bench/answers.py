@@ -15,13 +15,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
 from bench import stream
+from bench.figure import Taken, taken
+from bench.plan import Plan
 from cache import keys
 from cache.disk import Shelf
 
@@ -41,6 +45,12 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._host = parts.netloc
 
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
     def ask(self, question: str, max_tokens: int = 32) -> tuple[float, str, bytes]:
         """Seconds, how it was found, and the body."""
         messages = [{"role": "user", "content": question}]
@@ -58,13 +68,13 @@ class Connection:
         return time.perf_counter() - started, headers["X-Linnet-Cache"], body
 
 
-def hits(connection: Connection, n: int, question: str = "hello") -> list[float]:
+def hits(connection: Connection, n: int, question: str = "hello", max_tokens: int = 32) -> list[float]:
     """Seconds of each."""
     seconds = []
     for _ in range(n):
-        took, how, _body = connection.ask(question)
+        took, how, _body = connection.ask(question, max_tokens)
         if how != "hit":
-            raise RuntimeError(f"{how} instead of a hit")
+            raise stream.WrongAnswerError(f"An answer given before came as {how!r} and not as a hit.")
         seconds.append(took)
     return seconds
 
@@ -74,17 +84,47 @@ def quiet(model: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, stream.linnet(model, "--cache-dir", folder) as url:
         Connection(url).ask("hello")
         one = hits(Connection(url), N_HITS)
-        clients = [threading.Thread(target=hits, args=(Connection(url), N_HITS)) for _ in range(4)]
-        started = time.perf_counter()
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
         return {
             "p50_ms": 1000 * statistics.median(one),
             "p95_ms": 1000 * stream.percentile(one, 95),
-            "hits_per_s": 4 * N_HITS / (time.perf_counter() - started),
+            "hits_per_s": hits_per_s([Connection(url) for _ in range(4)], N_HITS),
         }
+
+
+def hits_per_s(connections: list[Connection], n: int, question: str = "hello", max_tokens: int = 32) -> float:
+    """Of all together, each asking n times."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(connections)) as clients:
+        for seconds in [clients.submit(hits, one, n, question, max_tokens) for one in connections]:
+            seconds.result()
+    return n * len(connections) / (time.perf_counter() - started)
+
+
+def values(url: str, plan: Plan) -> Iterator[Taken]:
+    """For `make bench`: new answers, and each of them again."""
+    with ExitStack() as stack:
+        connection, *clients = (stack.enter_context(Connection(url)) for _ in range(5))
+        for _ in plan.turns():
+            question = f"{time.time_ns()}: tell me a long story about a lantern."
+            started = time.perf_counter()
+            cold_s, how, body = connection.ask(question, plan.n_answer)
+            check(how, body, plan.n_answer)
+            yield from taken(started, answers__cold_s=cold_s)
+            started = time.perf_counter()
+            hit_s = statistics.median(hits(connection, plan.n_hits, question, plan.n_answer))
+            yield from taken(started, answers__hit_ms=1000 * hit_s, answers__ratio=cold_s / hit_s)
+            started = time.perf_counter()
+            per_s = hits_per_s(clients, plan.n_hits, question, plan.n_answer)
+            yield from taken(started, answers__hits_per_s=per_s)
+
+
+def check(how: str, body: bytes, n_most: int) -> None:
+    """A new answer, as it should be. Raises stream.WrongAnswerError."""
+    answer = json.loads(body)
+    message, n = answer["choices"][0]["message"], answer["usage"]["completion_tokens"]
+    text = message["content"] or message.get("reasoning_content")
+    if how == "hit" or not text or not 0 < n <= n_most:
+        raise stream.WrongAnswerError(f"A new answer came as {how!r}, with {n} tokens of {n_most}.")
 
 
 def disk(model: str) -> dict[str, float]:

@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 
 import gguf
-import psutil
 
-from bench import stream
+from bench import clients, stream
 from bench.steps import again_with_environment
 from engine import memory, threads
 from engine.header import read_header
@@ -77,9 +76,9 @@ def _read_and_step(model: Model) -> tuple[float, float]:
 def used(url: str, path: str) -> dict[str, float]:
     """MB of front and worker together, and what of it is neither weights nor context."""
     stream.ask_all(url, [[{"role": "user", "content": stream.text(40, i)}] for i in range(N_SLOTS)], 16)
-    (front,) = (p for p in psutil.Process().children() if "server.py" in " ".join(p.cmdline()))
-    total = sum(p.memory_full_info().pss for p in (front, *front.children()))
-    mapped = sum(m.pss for p in front.children() for m in p.memory_maps() if m.path == str(Path(path).resolve()))
+    server = clients.front(url)
+    total = sum(p.memory_full_info().pss for p in (server, *server.children()))
+    mapped = sum(m.pss for p in server.children() for m in p.memory_maps() if m.path == str(Path(path).resolve()))
     kv = (read_header(Path(path)).kv_elements or 0) * memory.KV_BYTES["f16"] * N_SLOTS * N_CTX
     return {"total_mb": total / 1e6, "beside_mb": (total - mapped - _rearranged(path) - kv) / 1e6}
 

@@ -6,33 +6,32 @@ python -m bench.reuse MODEL.gguf     restart, second turn, prompt read ahead, ga
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 from bench import stream
+from bench.chats import Chats
+from bench.plan import Plan
 
 N_TURNS = 3
-N_WORDS = 200  # about 1,000 tokens
+N_CHAT = 1000  # tokens
 
 
 def restart(model: str) -> dict[str, float]:
     """Seconds to the first text of a conversation of about 1,000 tokens: cold, its second turn, and after a restart."""
-    cold, second, warm = [], [], []
-    for turn in range(N_TURNS):
-        with tempfile.TemporaryDirectory() as folder:
-            chat = [{"role": "user", "content": stream.text(N_WORDS, turn)}]
-            more = [*chat, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "and then?"}]
-            with stream.linnet(model, "--cache-dir", folder) as url:
-                cold.append(stream.ask(url, chat, 4).first_s)
-                second.append(stream.ask(url, more, 4).first_s)
-            with stream.linnet(model, "--cache-dir", folder) as url:
-                warm.append(stream.ask(url, chat, 4).first_s)
-    figures = {"cold_s": cold, "second_turn_s": second, "after_restart_s": warm}
-    return {name: statistics.median(values) for name, values in figures.items()}
+    chats = Chats(Plan(n_turns=N_TURNS, turns_s=math.inf, n_chat=N_CHAT))
+    with tempfile.TemporaryDirectory() as folder:
+        with stream.linnet(model, "--cache-dir", folder) as url:
+            values = list(chats.new(url))
+        values += chats.restarts(Path(model), ("--cache-dir", folder))
+    keys = dict.fromkeys(value.key for value in values)
+    return {key: statistics.median(value.value for value in values if value.key == key) for key in keys}
 
 
 def ahead(url: str) -> dict[str, float]:

@@ -15,9 +15,13 @@ import queue
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench.figure import BenchError, Taken, taken
+from bench.kinds import SEQUENCES
+from bench.plan import Plan
 from engine import threads
 from engine.beat import Beat
 from engine.constraint import Grammar
@@ -34,13 +38,14 @@ from engine.worker import speak
 
 N_STEPS = 200
 N_TURNS = 3
-N_SEQUENCES = (1, 4)
+ANY = 100  # a token that all vocabularies have
 
 
 class ClockedModel(Model):
-    """Adds up the seconds spent in native code."""
+    """Adds up the seconds spent in native code, and of them those spent on choosing tokens. Its answers never end."""
 
     native_s = 0.0
+    sampling_s = 0.0
 
     def decode(self) -> None:
         """As Model's, timed."""
@@ -49,36 +54,56 @@ class ClockedModel(Model):
         self.native_s += time.perf_counter() - started
 
     def sample(self, sampler: Sampler, row: int, grammar: Grammar | None = None) -> int:
-        """As Model's, timed."""
+        """As Model's, timed; another token where an answer would end, for then there would be fewer in a step."""
         started = time.perf_counter()
         token = super().sample(sampler, row, grammar)
-        self.native_s += time.perf_counter() - started
-        return token
+        seconds = time.perf_counter() - started
+        self.native_s += seconds
+        self.sampling_s += seconds
+        return ANY if self.vocabulary.ends(token) else token
 
 
-def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int) -> tuple[float, float, int]:
-    """Medians over the steps: seconds of a step, and seconds of it outside native code; and the tokens of each prompt."""
+@dataclass(frozen=True)
+class Step:
+    """Medians over many steps, in seconds."""
+
+    whole_s: float
+    sampling_s: float
+    outside_s: float  # of native code
+    decode_s: float
+    n_prompt: int  # tokens of each prompt
+
+
+def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int, n_steps: int = N_STEPS) -> Step:
+    """Of the engine's loop."""
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    steps: list[float] = []
-    outside: list[float] = []
+    steps: list[tuple[float, float, float, float]] = []
     with Path(os.devnull).open("wb") as out:
         worker = loop_alone(model, config, costs, inbox, functools.partial(speak, out))
         for i in range(n_sequences):
             messages = [{"role": "user", "content": f"tell me about stone number {i}"}]
             inbox.put(Request(str(i), messages, max_tokens=10**6, loop_stop=False))
-        worker.take()
+        while len(worker.answers) < n_sequences:  # it looks at new ones for a moment only, too short on a busy machine
+            worker.take()
         n_prompt = worker.answers[0].n_prompt
         while any(answer.reading for answer in worker.answers):
             worker.step()
-        while len(steps) < N_STEPS and worker.answers:  # a trained model may end its answer sooner
-            native_s, started = model.native_s, time.perf_counter()
+        while len(steps) < n_steps and len(worker.answers) == n_sequences:
+            native_s, sampling_s, started = model.native_s, model.sampling_s, time.perf_counter()
             worker.take()
             worker.step()
-            steps.append(time.perf_counter() - started)
-            outside.append(steps[-1] - (model.native_s - native_s))
+            whole, native, sampling = (
+                time.perf_counter() - started,
+                model.native_s - native_s,
+                model.sampling_s - sampling_s,
+            )
+            steps.append((whole, sampling, whole - native, native - sampling))
         for answer in worker.answers:
             worker.remove(answer)
-    return statistics.median(steps), statistics.median(outside), n_prompt
+    if not steps:
+        raise BenchError("The answers ended before a step could be measured: the context is too small.")
+    whole_s, sampling_s, outside_s, decode_s = (statistics.median(values) for values in zip(*steps, strict=True))
+    return Step(whole_s, sampling_s, outside_s, decode_s, n_prompt)
 
 
 def loop_alone(
@@ -89,17 +114,17 @@ def loop_alone(
     return Loop(model, config, (costs, governor, Prefixes(0, States(None, "", 0)), Beat()), inbox, send)
 
 
-def bare(model: Model, n_sequences: int, n_prompt: int) -> float:
+def bare(model: Model, n_sequences: int, n_prompt: int, n_steps: int = N_STEPS) -> float:
     """Median seconds of a step of a loop without anything around it."""
     steps = []
     for slot in range(n_sequences):
         model.batch.clear()
-        model.batch.add(slot, [100] * n_prompt, 0, 1)
+        model.batch.add(slot, [ANY] * n_prompt, 0, 1)
         Model.decode(model)
-    for position in range(n_prompt, n_prompt + N_STEPS):
+    for position in range(n_prompt, n_prompt + n_steps):
         started = time.perf_counter()
         model.batch.clear()
-        rows = [model.batch.add(slot, [100 + position], position, 1) for slot in range(n_sequences)]
+        rows = [model.batch.add(slot, [ANY + position], position, 1) for slot in range(n_sequences)]
         Model.decode(model)
         for row in rows:
             int(model.logits(row).argmax())
@@ -107,6 +132,19 @@ def bare(model: Model, n_sequences: int, n_prompt: int) -> float:
     for slot in range(n_sequences):
         model.cut(slot, 0)
     return statistics.median(steps)
+
+
+def values(model: ClockedModel, config: Config, costs: Costs, plan: Plan) -> Iterator[Taken]:
+    """For `make bench`."""
+    for _ in plan.turns():
+        for n in SEQUENCES:
+            started = time.perf_counter()
+            step = measure(model, config, costs, n, plan.n_steps)
+            parts = {"native": step.decode_s, "sampling": step.sampling_s, "outside": step.outside_s}
+            yield from taken(started, **{f"step.{n}.{name}_ms": 1000 * seconds for name, seconds in parts.items()})
+            started = time.perf_counter()
+            step_s = bare(model, n, step.n_prompt, plan.n_steps)
+            yield from taken(started, **{f"limit.bare.{n}.step_ms": 1000 * step_s})
 
 
 def again_with_environment(module: str, environment: dict[str, str]) -> None:
@@ -120,15 +158,15 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m bench.steps MODEL.gguf", file=sys.stderr)
         return 2
-    config = Config(arguments[0], 1024, max(N_SEQUENCES), threads.count(), draft=False)
+    config = Config(arguments[0], 1024, max(SEQUENCES), threads.count(), draft=False)
     model = ClockedModel(config, *step_size(config))
     costs = Costs.measure(model.seconds, model.batch.size)
     result = {}
-    for n in N_SEQUENCES:
+    for n in SEQUENCES:
         turns = []
         for _ in range(N_TURNS):
-            step_s, outside_s, n_prompt = measure(model, config, costs, n)
-            turns.append((step_s, outside_s, bare(model, n, n_prompt) / step_s))
+            step = measure(model, config, costs, n)
+            turns.append((step.whole_s, step.outside_s, bare(model, n, step.n_prompt) / step.whole_s))
         step_s, outside_s, ratio = (statistics.median(values) for values in zip(*turns, strict=True))
         result[n] = {
             "step_ms": round(step_s * 1e3, 3),

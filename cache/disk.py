@@ -32,6 +32,7 @@ REMIND_S = 60.0  # between two lines in the log about it
 FREE_BYTES = 64 * 2**20  # of the disk, which are not for us
 MENDED = ("Settings.", "file not found", "wrong file size", "unknown file", "empty directory")  # warnings of its check
 ASIDE = ".broken"
+PAGES = 256  # of 4 KiB, of the database in the memory of each thread that reads; the system keeps what is read often
 
 
 class ForeignRowError(ValueError):
@@ -209,6 +210,7 @@ class Shelf:
             disk=SafeDisk,
             eviction_policy="least-recently-used",
             size_limit=self._most_bytes,
+            sqlite_cache_size=PAGES,
             sqlite_synchronous=1,  # with its log written ahead: a crash of the machine loses the last answers, nothing else
         )
         if self._check:

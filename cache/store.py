@@ -23,7 +23,7 @@ from typing import NamedTuple
 from cache.disk import RETRY_S, Shelf
 
 log = logging.getLogger("cache")
-TIME = struct.Struct("<d")  # before each value on disk: when it was made, in seconds since 1970
+TIME = struct.Struct("<d")  # before each value, in memory and on disk: when it was made, in seconds since 1970
 OPEN_S = 2.0  # so long after the start a look-up waits for the database to be opened
 QUEUE = 1000  # values waiting to be written; more are not written
 TOUCH_S = 60.0  # what memory answers is noted as used on disk at most so often
@@ -68,9 +68,10 @@ class Store:
     """
 
     def __init__(self, folder: Path, ram_bytes: int, disk_bytes: int, serving: bool = True) -> None:
-        self._ram: OrderedDict[str, Entry] = OrderedDict()
+        self._ram: OrderedDict[str, bytes] = OrderedDict()  # as on disk: a million of Entry would take 100 MB more
         self._ram_bytes, self._most_ram_bytes = 0, ram_bytes
-        self._touched: dict[str, float] = {}  # keys in memory: when they were last noted as used on disk
+        self._touched: set[str] = set()  # keys that were noted as used on disk
+        self._touch_until = 0.0  # until then; then they are noted anew
         self._n_forgotten = 0  # times
         self._lock = threading.Lock()  # guards the above and the totals; held for moments only
         self._shelf = Shelf(folder, disk_bytes, check=serving) if disk_bytes else None
@@ -97,10 +98,10 @@ class Store:
         content = self._shelf.get(key)
         if content is None or len(content) < TIME.size:
             return None
-        entry = Entry(content[TIME.size :], TIME.unpack_from(content)[0])
+        entry = _entry(content)
         if not math.isfinite(entry.made):
             return None
-        self._remember(key, entry, n_forgotten)
+        self._remember(key, content, n_forgotten)
         return entry
 
     def get_from_memory(self, key: str) -> Entry | None:
@@ -110,22 +111,25 @@ class Store:
             if self._cleared_at() != self._cleared:
                 self._forget()  # by another process
         with self._lock:
-            entry = self._ram.get(key)
-            if not entry:
+            content = self._ram.get(key)
+            if content is None:
                 return None
             self._ram.move_to_end(key)
-            if not self._shelf or now - self._touched.get(key, 0.0) < TOUCH_S:
-                return entry
-            self._touched[key] = now
+            if now > self._touch_until:
+                self._touch_until = now + TOUCH_S
+                self._touched.clear()
+            if not self._shelf or key in self._touched:
+                return _entry(content)
+            self._touched.add(key)
         self._later(functools.partial(self._shelf.get, key))
-        return entry
+        return _entry(content)
 
     def put(self, key: str, value: bytes) -> None:
         """Keeps a value: in memory now, on disk soon."""
-        entry = Entry(value, time.time())
-        self._remember(key, entry)
+        content = TIME.pack(time.time()) + value
+        self._remember(key, content)
         if self._shelf:
-            self._later(functools.partial(self._shelf.put, key, TIME.pack(entry.made) + value, _owner(key)))
+            self._later(functools.partial(self._shelf.put, key, content, _owner(key)))
 
     def count(self, **more: float) -> None:
         """Adds to the totals."""
@@ -180,18 +184,18 @@ class Store:
         self._later(lambda: None)  # wakes it
         self._writer.join(timeout_s)
 
-    def _remember(self, key: str, entry: Entry, n_forgotten: int | None = None) -> None:
+    def _remember(self, key: str, content: bytes, n_forgotten: int | None = None) -> None:
         with self._lock:
             if n_forgotten not in (None, self._n_forgotten):
                 return  # it was read before they were cleared
             if old := self._ram.pop(key, None):
-                self._ram_bytes -= len(old.value)
-            self._ram[key] = entry
-            self._ram_bytes += len(entry.value)
+                self._ram_bytes -= len(old) - TIME.size
+            self._ram[key] = content
+            self._ram_bytes += len(content) - TIME.size
             while self._ram_bytes > self._most_ram_bytes:
                 gone, old = self._ram.popitem(last=False)
-                self._ram_bytes -= len(old.value)
-                self._touched.pop(gone, None)
+                self._ram_bytes -= len(old) - TIME.size
+                self._touched.discard(gone)
                 self.totals.evictions += not self._shelf
 
     def _forget(self, owner: str | None = None) -> int:
@@ -201,8 +205,8 @@ class Store:
             self._n_forgotten += 1
             gone = [key for key in self._ram if owner in (None, _owner(key))]
             for key in gone:
-                self._ram_bytes -= len(self._ram.pop(key).value)
-                self._touched.pop(key, None)
+                self._ram_bytes -= len(self._ram.pop(key)) - TIME.size
+                self._touched.discard(key)
             return len(gone)
 
     def _later(self, job: Callable[[], object]) -> None:
@@ -269,6 +273,10 @@ class Store:
         except OSError as error:
             log.debug("%s cannot be written: %s", self._cleared_path, error)
         self._cleared = self._cleared_at()
+
+
+def _entry(content: bytes) -> Entry:
+    return Entry(content[TIME.size :], TIME.unpack_from(content)[0])
 
 
 def _owner(key: str) -> str | None:

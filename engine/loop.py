@@ -8,6 +8,7 @@ A step is one call of the native kernel for all that run. What is decided elsewh
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import queue
 import time
@@ -29,6 +30,7 @@ from engine.scheduler import DRAFT_MAX, Scheduler, Slice
 
 log = logging.getLogger("engine")
 TELL_S = 1.0  # who waits for a first token hears so often how far it is
+LOOK = 64  # so many of those who wait are looked at in a step; where more wait, they hear less often
 TAKE_S = 0.01  # so long at most new requests are looked at between two steps of running ones
 GATHER_S = 0.005  # so long others are waited for before a long prompt is read: those that come together are read together
 
@@ -85,7 +87,7 @@ class Loop:
                 case words.Request() as request:
                     self._accept(request)
                 case words.Cancel(id):
-                    for answer in filter(lambda a: a.id == id, self.answers):
+                    if answer := self._scheduler.find(id):
                         self.remove(answer)
             if self._scheduler and time.monotonic() > until:
                 break  # the running answers have waited long enough
@@ -127,7 +129,7 @@ class Loop:
         rows = self._fill(slices)
         started = time.monotonic()
         try:
-            with self._beat.inside_for():
+            with self._beat.step(len(slices)):
                 self._model.decode()
         except DecodeError as error:
             self._give_up([s.sequence for s in slices], error)
@@ -160,12 +162,9 @@ class Loop:
         batch.clear()
         rows = []
         for s in slices:
-            tokens = s.sequence.tokens[s.start : s.stop]
-            n_wanted = 0
-            if s.complete:
-                tokens += s.sequence.draft
-                n_wanted = 1 + len(s.sequence.draft)
-            rows.append(batch.add(s.slot, tokens, s.start, n_wanted))
+            draft = s.sequence.draft if s.complete else []
+            tokens = s.sequence.tokens[s.start : s.stop] + draft
+            rows.append(batch.add(s.slot, tokens, s.start, s.complete + len(draft)))
         return rows
 
     def _learn(self, n_tokens: int, started: float) -> None:
@@ -226,6 +225,7 @@ class Loop:
             answer.n_read += 1  # it is in the context already
         if draft and answer.slot is not None:  # else it has ended
             answer.lookup.learn(n_right, len(draft))
+            self._beat.guessed(len(draft), n_right)
             self._model.cut(answer.slot, answer.n_read)
 
     def _choose(self, answer: Answer, row: int) -> int:
@@ -276,18 +276,20 @@ class Loop:
         if slot is None:
             return
         if keep:
-            self._recall.keep(answer.tokens[: answer.n_read], slot)
+            self._recall.keep(answer.tokens[: answer.n_read], slot, answer.request.private)
         self._model.cut(slot, 0)
 
     def _look_at_clocks(self) -> None:
         now = time.monotonic()
-        for answer in self.answers:
+        # Who waits longest stands first: where one is in time, so are all behind it.
+        late = itertools.takewhile(lambda answer: answer.overdue(now, self._limits), self._scheduler.waiting)
+        for answer in [*self._scheduler.running, *late]:
             if trouble := answer.overdue(now, self._limits):
                 self._unsent.append(words.Failed(answer.id, *trouble))
                 self.remove(answer)
-            elif not answer.first_token and not answer.background and now - max(answer.told, answer.added) > TELL_S:
-                waiting = self._scheduler.waiting
-                n_before = waiting.index(answer) if answer.slot is None else 0
+        running = ((0, answer) for answer in self._scheduler.running)
+        for n_before, answer in [*running, *self._scheduler.some_waiting(LOOK)]:
+            if not answer.first_token and not answer.background and now - max(answer.told, answer.added) > TELL_S:
                 self._unsent.append(answer.progress(now, n_before))
 
     def _give_up(self, answers: list[Answer], error: DecodeError) -> None:

@@ -106,6 +106,14 @@ def _refusal(name: str, wanted: Need, n_slots: int, free: int) -> str:
     return f"{name} does not fit into memory: {sizes}. {advice.capitalize()}."
 
 
+def resident(pid: int | None = None) -> int:
+    """Bytes of memory that a process has, mapped weights among them; without a number this one. 0: it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
 def own(pid: int | None) -> int:
     """Bytes that a process has for itself: of mapped weights, only what llama.cpp has copied into another order."""
     try:

@@ -8,34 +8,47 @@ each turn adds one node with the new tokens only, and what many conversations sh
                                    \\ What is 2+2? ...                 hangs on it at position 9, holds the rest
 
 Using a node makes it younger than all below it. So the least recently used node is always a leaf, and what is shared
-outlives what is not. Knows nothing of llama.cpp: a state is bytes. Owned by one thread.
+outlives what is not. The tree is a table of SQLite's, not of objects: a million nodes would fill a gigabyte as objects, the
+table keeps what it has no room for in a temporary file. Knows nothing of llama.cpp: a state is bytes. Owned by one thread.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from engine.states import Record, State, States
 
 N_LEAST = 8  # fewer new tokens are not worth a node
 N_MOST = 256  # more would be read whole for the sake of the first few of them
+TREE_BYTES = 2**25  # of the tree in memory: some ten thousand nodes; more of it lies in a temporary file
+ROOT = 0  # the parent of what begins with the first token
+TREE = f"""
+PRAGMA cache_size = -{TREE_BYTES // 1024};
+PRAGMA journal_mode = OFF;
+CREATE TABLE node (number INTEGER PRIMARY KEY, id TEXT UNIQUE, parent INTEGER, start INTEGER, first INTEGER, tokens BLOB,
+                   n_bytes INTEGER, used INTEGER, private INTEGER);
+CREATE UNIQUE INDEX place ON node (parent, start, first);
+CREATE INDEX age ON node (used);
+"""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class Node:
-    """Tokens that follow the parent's prefix of `start` tokens, and their state."""
+    """Tokens that follow the parent's prefix of `start` tokens; a copy of its row."""
 
-    parent: Node | None  # None: it begins with the first token
+    number: int  # no other ever gets the same
+    id: str  # names the whole prefix
+    parent: int
     start: int
     tokens: list[int]
-    id: str  # names the whole prefix
-    n_bytes: int
-    state: State | None  # None: on disk only
-    children: dict[tuple[int, int], Node] = field(default_factory=dict)  # by position and first token
+    n_bytes: int  # of their state
+    used: int  # when; the later, the greater
+    private: bool  # never to be written to disk
 
     @property
     def stop(self) -> int:
@@ -52,46 +65,42 @@ class Piece:
 
 
 class Prefixes:
-    """The tree, within `ram_bytes` of memory; on disk as far as `states` takes it."""
+    """The tree, its states within `ram_bytes` of memory; on disk as far as `states` takes them."""
 
     def __init__(self, ram_bytes: int, states: States) -> None:
         self._ram_bytes = ram_bytes
         self._n_ram_bytes = 0
         self._states = states
-        self._root = Node(None, 0, [], "", 0, b"")
-        self._nodes: OrderedDict[str, Node] = OrderedDict()  # by id, the least recently used first
-        records = states.records()
-        for record in sorted(records, key=lambda r: r.start):  # parents begin before their children
-            parent = self._nodes.get(record.parent) if record.parent else self._root
-            place = (record.start, record.tokens[0]) if record.tokens else None
-            fits = parent and place and parent.start <= record.start <= parent.stop and place not in parent.children
-            if parent and fits and record.id == identity(parent.id, record.start, record.tokens):
-                self._hang(parent, record.start, record.tokens, record.n_bytes, None)
-            else:
+        self._held: OrderedDict[int, tuple[Node, State]] = OrderedDict()  # in memory, the least recently used first
+        self._tree = sqlite3.connect("", isolation_level=None)
+        self._tree.executescript(TREE)
+        self._n_made = self._last_use = 0
+        self._tree.execute("BEGIN")  # one for all: it is faster
+        for record in states.records():
+            if not self._take(record):
                 states.remove(record.id)  # what it follows is gone: nothing can reach it
-        for record in records:
-            if record.id in self._nodes:
-                self._nodes.move_to_end(record.id)
+        self._tree.execute("COMMIT")
         self._shrink_disk()
 
     def match(self, tokens: list[int]) -> list[Piece]:
         """The longest known prefix of the tokens, from the root on."""
-        path, node, n = [], self._root, 0
-        while n < len(tokens) and (child := node.children.get((n, tokens[n]))):
-            node = child
-            n += n_common(node.tokens, tokens, n - node.start, n)
+        path: list[Piece] = []
+        parent, n = ROOT, 0
+        while n < len(tokens) and (node := self._node("parent = ? AND start = ? AND first = ?", parent, n, tokens[n])):
+            parent = node.number
+            n += n_common(node.tokens, tokens, 0, n)
             path.append(Piece(node, n))
         return path
 
     def read(self, piece: Piece) -> State | None:
         """A piece's state; None when it cannot be read any more."""
         node = piece.node
-        state = self._states.read(node.id) if node.state is None else node.state
+        held = self._held.get(node.number)
+        state = held[1] if held else self._states.read(node.id)
         if state is None or len(state) != node.n_bytes:
             return None
-        if node.state is None and node.n_bytes <= self._ram_bytes:
-            node.state = state
-            self._n_ram_bytes += node.n_bytes
+        if not held and node.n_bytes <= self._ram_bytes:
+            self._hold(node, state)
         return state
 
     def use(self, path: list[Piece]) -> None:
@@ -103,20 +112,23 @@ class Prefixes:
         """Takes a piece out whose state is of no use, and all that hangs on it: nothing could reach it."""
         self._forget(piece.node)
 
-    def add(self, tokens: list[int], state_of: Callable[[int, int], State]) -> None:
+    def add(self, tokens: list[int], state_of: Callable[[int, int], State], private: bool = False) -> None:
         """Keeps the state of these tokens, as far as it is not known yet, in nodes of at most N_MOST tokens.
 
-        `state_of` gives the state of the positions from one number to before another.
+        `state_of` gives the state of the positions from one number to before another. `private`: in memory alone; what of
+        it others have read as well is not private any more.
         """
         path = self.match(tokens)
+        if not private:
+            path = [self._publish(piece) if piece.node.private else piece for piece in path]
         start = path[-1].stop if path else 0
         while self._ram_bytes and len(tokens) - start >= N_LEAST:
             stop = min(len(tokens), (start // N_MOST + 1) * N_MOST)
             state = state_of(start, stop)
             if len(state) > self._ram_bytes:
                 break
-            node = self._hang(path[-1].node if path else self._root, start, tokens[start:stop], len(state), state)
-            self._n_ram_bytes += len(state)
+            node = self._hang(path[-1].node if path else None, start, tokens[start:stop], len(state), 0, private)
+            self._hold(node, state)
             path.append(Piece(node, stop))
             start = stop
         self.use(path)
@@ -124,60 +136,102 @@ class Prefixes:
     def write(self) -> None:
         """Begins to write what is not on disk yet: for when nothing else is to do."""
         room = self._states.limit_bytes
-        for node in reversed(list(self._nodes.values())):
+        for node, state in reversed(self._held.values()):
             room -= node.n_bytes
             if room < 0:
                 break  # older ones would only be written to be removed again
-            self._write(node)
+            self._write(node, state)
         self._shrink_disk()
 
-    def _write(self, node: Node) -> None:
-        if node.state is not None and not self._states.holds(node.id):
-            parent = node.parent.id if node.parent else ""
-            self._states.write(Record(node.id, parent, node.start, node.tokens, node.n_bytes, 0), node.state)
+    def _node(self, where: str, *values: object) -> Node | None:
+        """The first row of which this is true."""
+        columns = "number, id, parent, start, tokens, n_bytes, used, private"
+        row = self._tree.execute(f"SELECT {columns} FROM node WHERE {where} LIMIT 1", values).fetchone()
+        if not row:
+            return None
+        number, id, parent, start, tokens, n_bytes, used, private = row
+        return Node(number, id, parent, start, array("i", tokens).tolist(), n_bytes, used, bool(private))
 
-    def _hang(self, parent: Node, start: int, tokens: list[int], n_bytes: int, state: State | None) -> Node:
-        id = identity(parent.id, start, tokens)
-        node = Node(None if parent is self._root else parent, start, tokens, id, n_bytes, state)
-        parent.children[start, tokens[0]] = node
-        self._nodes[id] = node
+    def _take(self, record: Record) -> bool:
+        """Hangs what was found on disk to what it follows; whether that is there, and it is what it says it is."""
+        parent = self._node("id = ?", record.parent)
+        first, last = (parent.start, parent.stop) if parent else (0, 0)
+        if not record.tokens or not first <= record.start <= last or record.parent != (parent.id if parent else ""):
+            return False
+        place = (parent.number if parent else ROOT, record.start, record.tokens[0])
+        taken = self._node("parent = ? AND start = ? AND first = ?", *place)
+        if taken or record.id != identity(record.parent, record.start, record.tokens):
+            return False
+        self._hang(parent, record.start, record.tokens, record.n_bytes, record.used, private=False)
+        self._last_use = max(self._last_use, record.used)
+        return True
+
+    def _publish(self, piece: Piece) -> Piece:
+        """Makes a node public if all of it is; the rest of a prompt that parts from it in its middle may be anybody's."""
+        if piece.stop < piece.node.stop:
+            return piece
+        node = replace(piece.node, private=False)
+        self._tree.execute("UPDATE node SET private = 0 WHERE number = ?", (node.number,))
+        if held := self._held.get(node.number):
+            self._held[node.number] = node, held[1]
+        return Piece(node, piece.stop)
+
+    def _hang(self, parent: Node | None, start: int, tokens: list[int], n_bytes: int, used: int, private: bool) -> Node:
+        self._n_made += 1
+        id = identity(parent.id if parent else "", start, tokens)
+        node = Node(self._n_made, id, parent.number if parent else ROOT, start, tokens, n_bytes, used, private)
+        row = (node.number, id, node.parent, start, tokens[0], array("i", tokens).tobytes(), n_bytes, used, private)
+        self._tree.execute("INSERT INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         return node
+
+    def _hold(self, node: Node, state: State) -> None:
+        self._held[node.number] = node, state
+        self._n_ram_bytes += node.n_bytes
+
+    def _let_go(self, node: Node) -> None:
+        if self._held.pop(node.number, None):
+            self._n_ram_bytes -= node.n_bytes
+
+    def _write(self, node: Node, state: State) -> None:
+        if not (node.private or self._states.holds(node.id)):
+            parent = self._node("number = ?", node.parent)
+            record = Record(node.id, parent.id if parent else "", node.start, node.tokens, node.n_bytes, 0)
+            self._states.write(record, state)
 
     def _touch(self, path: list[Piece]) -> None:
         for piece in reversed(path):  # so that parents become younger than their children
-            if piece.node.id in self._nodes:
-                self._nodes.move_to_end(piece.node.id)
+            self._last_use += 1
+            number = piece.node.number
+            if self._tree.execute("UPDATE node SET used = ? WHERE number = ?", (self._last_use, number)).rowcount:
                 self._states.touch(piece.node.id)
+            if number in self._held:
+                self._held.move_to_end(number)
 
     def _shrink_ram(self) -> None:
         """Lets the least recently used go from memory, to disk where they can."""
-        for node in list(self._nodes.values()):
-            if self._n_ram_bytes <= self._ram_bytes:
-                break
-            if node.state is not None and node.id in self._nodes:
-                self._write(node)
-                if self._states.holds(node.id):
-                    node.state = None
-                    self._n_ram_bytes -= node.n_bytes
-                else:
-                    self._forget(node)
+        while self._n_ram_bytes > self._ram_bytes:
+            node, state = next(iter(self._held.values()))
+            self._write(node, state)
+            if self._states.holds(node.id):
+                self._let_go(node)
+            else:
+                self._forget(node)
         self._shrink_disk()
 
     def _shrink_disk(self) -> None:
         """Lets the least recently used go from disk."""
-        oldest = iter(list(self._nodes.values()))
-        while self._states.full() and (node := next(oldest, None)):
+        used = -1
+        while self._states.full() and (node := self._node("used > ? ORDER BY used", used)):
+            used = node.used
             self._states.remove(node.id)
-            if node.state is None and node.id in self._nodes:
+            if node.number not in self._held:
                 self._forget(node)
 
     def _forget(self, node: Node) -> None:
-        for child in list(node.children.values()):
+        while child := self._node("parent = ?", node.number):
             self._forget(child)
-        if self._nodes.pop(node.id, None):
-            del (node.parent or self._root).children[node.start, node.tokens[0]]
-            if node.state is not None:
-                self._n_ram_bytes -= node.n_bytes
+        if self._tree.execute("DELETE FROM node WHERE number = ?", (node.number,)).rowcount:
+            self._let_go(node)
             self._states.remove(node.id)
 
 

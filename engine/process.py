@@ -14,6 +14,7 @@ from pathlib import Path
 from engine import threads
 from engine.beat import Beat
 from engine.request import Command, Word, dump, load
+from engine.tally import Tally
 
 log = logging.getLogger("engine")
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,8 +25,10 @@ EXIT_S = 2.0  # for a worker to end itself after its input ended
 class Process:
     """One worker from start to end. `send` and `end` may be called from any thread, `words` from one."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        """What it does is counted in `tally`."""
         self.beat = Beat()
+        self._tally = tally
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", WORKER, str(self.beat.descriptor)],
@@ -69,12 +72,16 @@ class Process:
         """What it says, until it has ended. What makes no sense ends it."""
         with self._output:
             try:
-                yield from map(load, self._output)
+                for word in map(load, self._output):
+                    self._tally.hear(word)
+                    self._tally.work(*self.beat.news())
+                    yield word
             except (ValueError, TypeError, KeyError):
                 log.exception("The engine process said something that makes no sense; it is replaced.")
                 self.kill()
         self._process.wait()
         self._close_input()
+        self._tally.work(*self.beat.news())
         self.beat.close()
 
     def kill(self) -> None:

@@ -56,10 +56,10 @@ class Recall:
         path = self._prefixes.match(answer.tokens)
         return answer.n_left - (path[-1].stop if path else 0)
 
-    def keep(self, tokens: list[int], slot: int) -> None:
+    def keep(self, tokens: list[int], slot: int, private: bool) -> None:
         """Keeps what the slot holds, computed for these tokens, before it is given to somebody else."""
         if self._model.keeps_states:
-            self._prefixes.add(tokens, functools.partial(self._model.state, slot))
+            self._prefixes.add(tokens, functools.partial(self._model.state, slot), private)
 
     def write(self) -> None:
         """What is only in memory goes to disk as well. For when there is nothing else to do."""

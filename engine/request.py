@@ -121,6 +121,7 @@ class Request:
     want: Want = Want.ANSWER
     thought: str = ""  # what the assistant has thought and said of this answer already: it goes on from there
     said: str = ""
+    private: bool = False  # what is computed for it never goes to disk
 
 
 @dataclass(frozen=True)

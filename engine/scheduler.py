@@ -5,15 +5,18 @@ slices. Small ones are dear (on two cores a token of a prompt costs twice as muc
 when somebody reads along, a slice is long but comes seldom: each running answer gets CALM tokens at its usual pace
 between two of them. What the cost table shows to be cheap in small slices, or done soon, is read without such a pause.
 Prompts read ahead for somebody who still types come when nothing else is to do.
+
+A step's cost grows with those who run, never with those who wait (bench.scale).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import deque
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from engine.costs import PATIENCE, ROWS, Costs
 from engine.request import Config
@@ -67,8 +70,7 @@ def step_size(config: Config) -> tuple[int, int]:
 S = TypeVar("S", bound=Sequence)
 
 
-@dataclass(frozen=True)
-class Slice(Generic[S]):
+class Slice(NamedTuple, Generic[S]):  # a frozen dataclass takes four times as long to make, and each step makes many
     """Tokens of one sequence for the next step: `sequence.tokens[start:stop]`, and then its draft when that is the end."""
 
     slot: int
@@ -87,9 +89,12 @@ class Scheduler(Generic[S]):
 
     def __init__(self, n_slots: int, costs: Costs, slice_s: float | None = None) -> None:
         self._free = deque(range(n_slots))
-        self._waiting: deque[S] = deque()
+        # Not plain dicts: those become slow at their front once much has been taken away there.
+        self._waiting: OrderedDict[str, S] = OrderedDict()  # by id
+        self._urgent: OrderedDict[str, S] = OrderedDict()  # those of them that are not in the background
+        self._round: Iterator[tuple[int, S]] = iter(())  # those that waited once, as far as they were not looked at since
         self._running: dict[int, S] = {}  # by slot
-        self._turns: deque[S] = deque()  # running answers; whoever waits longest for a token comes first
+        self._turns: OrderedDict[S, None] = OrderedDict()  # running answers; whoever waits longest for a token comes first
         self._costs = costs
         self._slice_s = slice_s  # how long a step with a long slice may take; None: half of the time is for prompts
 
@@ -98,7 +103,7 @@ class Scheduler(Generic[S]):
 
     def __iter__(self) -> Iterator[S]:
         yield from self._running.values()
-        yield from self._waiting
+        yield from self._waiting.values()
 
     @property
     def running(self) -> list[S]:
@@ -106,31 +111,46 @@ class Scheduler(Generic[S]):
         return list(self._running.values())
 
     @property
-    def waiting(self) -> list[S]:
+    def waiting(self) -> Collection[S]:
         """Those that have none yet, in order."""
-        return list(self._waiting)
+        return self._waiting.values()
+
+    def find(self, id: str) -> S | None:
+        """The sequence of this name, running or waiting."""
+        return self._waiting.get(id) or next((s for s in self._running.values() if s.id == id), None)
+
+    def some_waiting(self, n_most: int) -> list[tuple[int, S]]:
+        """A few of those who wait, each with how many stood before it; in the end it is everybody's turn."""
+        if not (some := list(itertools.islice(self._round, n_most))):
+            self._round = enumerate(list(self._waiting.values()))
+            some = list(itertools.islice(self._round, n_most))
+        return [(n_before, s) for n_before, s in some if s.id in self._waiting]
 
     def add(self, sequence: S) -> None:
-        """Puts it at the end of the queue."""
-        self._waiting.append(sequence)
+        """Puts it at the end of the queue. Its name must be its own."""
+        self._waiting[sequence.id] = sequence
+        if not sequence.background:
+            self._urgent[sequence.id] = sequence
 
     def remove(self, sequence: S) -> None:
         """Forgets a sequence, running or waiting; its slot is free at once."""
         if sequence.slot is None:
-            self._waiting.remove(sequence)
+            self._leave(sequence)
             return
         del self._running[sequence.slot]
         self._free.append(sequence.slot)
-        if sequence in self._turns:
-            self._turns.remove(sequence)
+        self._turns.pop(sequence, None)
+
+    def _leave(self, sequence: S) -> None:
+        del self._waiting[sequence.id]
+        self._urgent.pop(sequence.id, None)
 
     def admit(self) -> list[S]:
         """Gives free slots to those who wait longest, background last; returns who got one."""
-        if not self._waiting:
-            return []
         admitted = []
-        for sequence in sorted(self._waiting, key=lambda s: s.background)[: len(self._free)]:
-            self._waiting.remove(sequence)
+        while self._free and self._waiting:
+            sequence = next(iter((self._urgent or self._waiting).values()))
+            self._leave(sequence)
             sequence.slot = self._free.popleft()
             self._running[sequence.slot] = sequence
             admitted.append(sequence)
@@ -138,10 +158,8 @@ class Scheduler(Generic[S]):
 
     def in_the_way(self) -> list[S]:
         """Background sequences whose slots are waited for."""
-        if not self._waiting:
-            return []
-        n = sum(not s.background for s in self._waiting) - len(self._free)
-        return [s for s in self._running.values() if s.background][: max(0, n)]
+        n = len(self._urgent) - len(self._free)
+        return [s for s in self._running.values() if s.background][:n] if n > 0 else []
 
     @property
     def reading(self) -> bool:
@@ -152,12 +170,13 @@ class Scheduler(Generic[S]):
         """The running answers whose next token is to be computed in this step."""
         for s in self._running.values():
             if not s.reading and s not in self._turns and not s.apart:
-                self._turns.append(s)
+                self._turns[s] = None
         n = len(self._turns)
         if not (self.reading and self._wait == 0):  # beside a long slice a token is cheapest: then it is everybody's turn
             n = self._costs.best(n)
-        chosen = [self._turns.popleft() for _ in range(n)]
-        self._turns.extend(chosen)
+        chosen = list(itertools.islice(self._turns, n))
+        for s in chosen:
+            self._turns.move_to_end(s)
         return chosen
 
     @property
@@ -190,11 +209,17 @@ class Scheduler(Generic[S]):
         return min(CALM, math.ceil(ratio)) if self._slice_s else CALM
 
     def _parts(self, background: bool) -> list[tuple[S, int]]:
-        """The prompts to be read, and how many tokens of each; background ones only if nobody else has one."""
+        """The prompts to be read, and how many tokens of each before others can do something: to its end, or as far as
+        somebody follows. Background ones only if nobody else has one.
+        """
         reading = [s for s in self._running.values() if s.reading and not s.leader and not s.apart]
         if (urgent := [s for s in reading if not s.background]) or not background:
             reading = urgent
-        return [(s, self._part(s)) for s in reading]
+        marks: dict[Sequence, int] = {}  # how far somebody follows
+        for s in self._running.values():
+            if s.leader and not s.background:
+                marks[s.leader] = min(s.n_awaited, marks.get(s.leader, s.n_awaited))
+        return [(s, min(s.n_given, marks.get(s, s.n_given)) - s.n_read) for s in reading]
 
     @property
     def _usual_s(self) -> float:
@@ -202,11 +227,6 @@ class Scheduler(Generic[S]):
         n = len(self._turns)
         best = self._costs.best(n)
         return self._costs(best) * n / best
-
-    def _part(self, s: S) -> int:
-        """Tokens of a prompt to be read before others can do something: to its end, or as far as somebody follows."""
-        marks = [other.n_awaited for other in self._running.values() if other.leader is s and not other.background]
-        return min([s.n_given, *marks]) - s.n_read
 
     def _room(self, n_tokens: int, limit_s: float, least: int) -> int:
         return self._costs.room(n_tokens, limit_s, SLICE_MAX) or least

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class States:
         self._folder = folder / key if folder and limit_bytes else None
         self._limit_bytes = limit_bytes
         self._sizes: dict[str, int] = {}  # bytes by id, of files and of those still to be written
+        self._n_bytes = 0  # of all of them
+        self._lock = threading.Lock()  # guards the two
         self._pending: dict[str, State] = {}
         self._others: list[tuple[int, Path]] = []  # sizes and files of other models, the oldest last
         self._last_use = 0
@@ -60,28 +62,29 @@ class States:
             except OSError as error:
                 log.warning("Nothing is kept on disk: %s: %s", self._folder, error.strerror)
                 self._folder = None
+        self._n_others_bytes = sum(size for size, _ in self._others)
         if self._folder:
             threading.Thread(target=self._work, name="states", daemon=True).start()
 
     def full(self) -> bool:
         """Whether something should go. Other models' files go first, without being asked."""
-        n_mine = sum(self._sizes.values())
-        while self._others and n_mine + sum(size for size, _ in self._others) > self._limit_bytes:
-            path = self._others.pop()[1]
+        while self._others and self._n_bytes + self._n_others_bytes > self._limit_bytes:
+            size, path = self._others.pop()
+            self._n_others_bytes -= size
             self._jobs.put(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
-        return n_mine > self._limit_bytes
+        return self._n_bytes > self._limit_bytes
 
-    def records(self) -> list[Record]:
-        """What is there, the least recently used first. Files that make no sense are removed."""
+    def records(self) -> Iterable[Record]:
+        """What is there, in the order of where it starts. Files that make no sense are removed."""
         records = []
         for path in self._folder.glob("*.kv") if self._folder else ():
             try:
                 records.append(_record(path))
-                self._sizes[path.stem] = records[-1].n_bytes
+                self._count(path.stem, records[-1].n_bytes)
             except (OSError, ValueError, KeyError, TypeError):
                 with contextlib.suppress(OSError):
                     path.unlink()
-        return sorted(records, key=lambda record: record.used)
+        return sorted(records, key=lambda record: record.start)
 
     @property
     def limit_bytes(self) -> int:
@@ -98,7 +101,7 @@ class States:
             return
         if sum(map(len, list(self._pending.values()))) + len(state) > PENDING_BYTES:
             return
-        self._sizes[record.id] = len(state)
+        self._count(record.id, len(state))
         self._pending[record.id] = state
         self._jobs.put(lambda: self._write(record, state))
 
@@ -128,7 +131,7 @@ class States:
 
     def remove(self, id: str) -> None:
         """Forgets a state."""
-        if self._folder and self._sizes.pop(id, None) is not None:
+        if self._folder and self._discount(id):
             self._jobs.put(lambda: self._path(id).unlink(missing_ok=True))
 
     def flush(self, timeout_s: float) -> bool:
@@ -136,6 +139,17 @@ class States:
         done = threading.Event()
         self._jobs.put(done.set)
         return not self._folder or done.wait(timeout_s)
+
+    def _count(self, id: str, n_bytes: int) -> None:
+        with self._lock:
+            self._n_bytes += n_bytes - self._sizes.get(id, 0)
+            self._sizes[id] = n_bytes
+
+    def _discount(self, id: str) -> bool:
+        with self._lock:
+            n_bytes = self._sizes.pop(id, None)
+            self._n_bytes -= n_bytes or 0
+            return n_bytes is not None
 
     def _path(self, id: str) -> Path:
         assert self._folder
@@ -161,7 +175,7 @@ class States:
                 file.write(state)
             beside.replace(self._path(record.id))
         except OSError:
-            self._sizes.pop(record.id, None)
+            self._discount(record.id)
             beside.unlink(missing_ok=True)
             raise
         finally:

@@ -18,6 +18,7 @@ from engine.process import Process
 from engine.request import Cancel, Config, Event, LoadFailed, Ready, Request, Word, stamp
 from engine.room import Room
 from engine.stream import LOADS, State, Status, refusal
+from engine.tally import Tally
 
 log = logging.getLogger("engine")
 PAUSE_S = 2.0  # before a model that was loaded once may be tried again, twice that before the next time
@@ -31,6 +32,7 @@ class Supervisor:
     def __init__(self, config: Config, max_queue: int, keep_alive_s: float | None = None, room: Room | None = None) -> None:
         self.config = config
         self.forced = False  # to be loaded whether it fits or not
+        self.tally = Tally()  # of its workers; may be exchanged for one of several engines before it starts
         self._keep_alive_s = keep_alive_s
         self._room = room or Room()
         self._changed = threading.Condition()  # guards everything below
@@ -184,7 +186,7 @@ class Supervisor:
         with self._changed:
             if self._state not in WANTS:
                 return None
-            process = self._process = Process()
+            process = self._process = Process(self.tally)
             process.send(self.config)  # with the lock held: nothing may be said before it
             waiting = self._in_flight.hand_over()
         self._send(process, waiting)

@@ -17,10 +17,15 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 Open = Callable[..., Page]
 
 
+def chromium() -> str | None:
+    """The program, if there is one."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium. Without one the tests are skipped; on CI that is a failure."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = chromium()
     if not path:
         assert not os.environ.get("CI"), "no Chromium: the page was not tested"
         pytest.skip("no Chromium is installed")

@@ -86,6 +86,14 @@ class Server:
         return code
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The chats of whoever runs the tests are none of their business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights: it says one word until its context is full, so answers still run when wanted."""
@@ -107,3 +115,8 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
     """OpenAI's client."""
     with server.client() as client:
         yield client
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: many tests wait for a server or a browser."""
+    return (os.cpu_count() or 1) + 1

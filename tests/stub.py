@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from api import wsgi
@@ -17,17 +20,20 @@ from engine.stream import NOTHING, Begun, Sink, Stream, Work
 from server import listen
 from settings import Settings
 from tests.test_api import ScriptedEngine
+from web.chats import Chats
 
 Script = Callable[[Request], Iterable[Event | str]]
+LETTERS = 4  # of a token
 END = Finished("", "stop", "end_of_turn", 3, 1, 2, 0.0, 0.1, 0.2)
 
 
 class TellingEngine(ScriptedEngine):
     """Says what `script` makes of a request: pieces of text, or any events; it ends when the script does."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, thinking: str = "") -> None:
+        """`thinking`: how its answers begin; see engine.thinking.Thinking."""
         super().__init__()
-        self.script = script
+        self.script, self.thinking = script, thinking
 
     def submit(self, request: Request, begun: Begun = NOTHING, listener: Sink | None = None) -> Stream:
         left = threading.Event()
@@ -38,7 +44,7 @@ class TellingEngine(ScriptedEngine):
         return stream
 
     def _tell(self, work: Work, left: threading.Event) -> None:
-        work.put(Accepted(work.id, 3))
+        work.put(Accepted(work.id, 3, self.thinking))
         n = 0
         for what in self.script(work.request):
             if left.is_set():
@@ -61,12 +67,15 @@ class StubServer:
 
 
 @contextmanager
-def stub(script: Script, name: str = "stub", **settings: Any) -> Iterator[StubServer]:
-    """Serves until the block ends."""
+def stub(
+    script: Script, name: str = "stub", chats: Path | None = None, thinking: str = "", **settings: Any
+) -> Iterator[StubServer]:
+    """Serves until the block ends. `chats`: the file where they are kept; else none are."""
     listener = listen("127.0.0.1", 0)
-    engine = TellingEngine(script)
+    engine = TellingEngine(script, thinking)
     chosen = Settings(**settings)
-    app = create_app(chosen, Pool(Model(name, Source(engine))))  # type: ignore[arg-type]
+    kept = Chats(chats) if chats else None
+    app = create_app(chosen, Pool(Model(name, Source(engine))), kept=kept)  # type: ignore[arg-type]
     server = wsgi.create_server(app, listener, n_seats(chosen))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -74,4 +83,26 @@ def stub(script: Script, name: str = "stub", **settings: Any) -> Iterator[StubSe
         yield StubServer(f"http://127.0.0.1:{listener.getsockname()[1]}", engine)
     finally:
         server.close()
-        thread.join(10)
+        thread.join(0.5)  # a browser may still be connected
+        if kept:
+            app.extensions["linnet.runs"].close()
+            kept.close()
+
+
+def main(file: str, tokens_per_s: float) -> None:
+    """Says a file's text at a steady pace to everybody who asks, until standard input ends; prints its address."""
+    text = Path(file).read_text()
+
+    def script(_: Request) -> Iterator[str]:
+        began = time.monotonic()
+        for i, at in enumerate(range(0, len(text), LETTERS), 1):
+            time.sleep(max(0.0, began + i / tokens_per_s - time.monotonic()))
+            yield text[at : at + LETTERS]
+
+    with stub(script) as server:
+        print(server.url, flush=True)  # noqa: T201
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

@@ -338,7 +338,8 @@ def test_a_page_of_another_site_can_start_nothing(http, engine, origin):
 
 def test_with_a_key_every_route_but_the_page_and_health_asks_for_it(engine):
     http = client_of(engine, api_key="sesame")
-    rules = [rule for rule in http.application.url_map.iter_rules() if not rule.rule.startswith(("/web/", "/favicon"))]
+    open_to_all = ("/web/", "/favicon", "/api/session")
+    rules = [rule for rule in http.application.url_map.iter_rules() if not rule.rule.startswith(open_to_all)]
     assert len(rules) >= 5
     for rule in rules:
         method = "POST" if "POST" in (rule.methods or ()) else "GET"
@@ -367,6 +368,14 @@ def test_a_fault_of_ours_is_a_plain_500_without_a_traceback(http, engine, monkey
     response = http.post(CHAT, json=BODY)
     assert response.status_code == 500
     assert "division" not in error_of(response)["message"]
+
+
+def test_what_is_private_is_neither_kept_nor_written_anywhere(http, engine):
+    for path, body in ((CHAT, BODY), ("/v1/completions", {"prompt": "hi"}), ("/api/prefill", BODY)):
+        response = http.post(path, json=body | {"private": True})
+        assert response.status_code == 200
+        assert engine.requests[-1].private
+        assert response.headers.get("X-Linnet-Cache", "bypass") == "bypass"
 
 
 ANSWERED = [*BODY["messages"], {"role": "assistant", "content": "It is", "reasoning_content": "Well,"}]

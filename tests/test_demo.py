@@ -65,7 +65,7 @@ def test_what_it_says_without_backticks_is_real_too():
     page = (ROOT / "web/page/index.html").read_text()
     for id, button in (("send", "Send"), ("stop-answer", "Stop"), ("new-chat", "New chat")):
         assert f"{button} button" in answers[id]
-        assert f">{button}</button>" in page
+        assert f'aria-label="{button}"' in page
     assert f"below {DEFAULTS['greedy_below']}" in answers["greedy"]
     assert f"The default is {DEFAULTS['port']}." in answers["port"]
     assert "TinyLlama 1.1B Chat in Q4_K_M" in answers["bigger-model"]

@@ -19,18 +19,18 @@ README = (ROOT / "README.md").read_text()
 
 # Who may import whom. Nothing imports upwards.
 ARROWS = {
-    "server": {"api", "cache", "engine", "models", "settings"},
+    "server": {"api", "cache", "engine", "models", "settings", "web"},
     "settings": set(),
     "api": {"api", "cache", "engine", "models", "settings", "web"},
     "cache": {"cache", "settings"},
-    "web": set(),
+    "web": {"web"},
     "engine": {"engine"},
     "models": {"engine", "models"},
     "convert": {"convert", "engine", "models"},
     "bench": {"bench", "cache", "engine", "models"},
     "scripts": set(),
 }
-OTHER_REQUIREMENTS = ("convert/requirements.txt", "tests/checkpoints/requirements.txt")
+OTHER_REQUIREMENTS = ("convert/requirements.txt", "tests/checkpoints/requirements.txt", "bench/peers/requirements.txt")
 ONLY_IN = {
     "llama_cpp": ["engine/native/", "convert/quantize.py"],
     "flask": ["server.py", "api/", "web/"],
@@ -38,6 +38,11 @@ ONLY_IN = {
     "diskcache": ["cache/disk.py"],
     "huggingface_hub": ["models/hub.py", "models/route.py", "convert/hub.py"],
     "httpx2": ["models/hub.py", "models/route.py"],
+    "markdown_it": ["web/markdown.py", "web/formula.py"],
+    "pygments": ["web/markdown.py"],
+    "nh3": ["web/markdown.py"],
+    "latex2mathml": ["web/formula.py"],
+    "prometheus_client": ["api/metrics.py", "api/status.py"],
 }
 
 

@@ -170,8 +170,8 @@ def test_a_state_that_does_not_fit_this_model_is_a_miss(rig, tmp_path):
     states = States(tmp_path, "demo", 2**30)
     r = rig(states=states)
     r.run(ask("1", STORY))
-    for node in r.prefixes._nodes.values():
-        node.state = b"x" * node.n_bytes
+    for number, (node, state) in r.prefixes._held.items():
+        r.prefixes._held[number] = node, b"x" * len(state)
     r.run(ask("2", STORY))
     assert r.end("2").n_cached == 0
     assert r.text("2") == plain(rig, STORY)

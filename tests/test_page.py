@@ -1,128 +1,355 @@
-"""The chat page in a real Chromium, against the real server."""
+"""The chat page in a real Chromium: what is read in it, what can be done in it, and what it keeps."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import re
 import signal
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
+from engine.request import Event, Failed, Progress, Request, Trouble
 from tests.browser import CONTRAST, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
 from tests.conftest import Server
+from tests.stub import StubServer, stub
 
 pytestmark = pytest.mark.browser
+FACTS = re.compile(r"^\d+ tokens · [\d.]+ tokens/s · first after \d+\.\d\d s · prompt \d+")
 
 
-def test_a_known_answer_says_so_and_can_be_given_afresh(tmp_path, open_page):
-    with Server("--cache-dir", str(tmp_path), keep=True) as server:
-        page = open_page(server)
-        for n in (1, 2):
-            ask(page, "What is the capital of France?")
-            expect(answers(page).locator(".facts")).to_have_text(re.compile("^11 tokens · (from memory|.*tokens/s)"))
-            expect(page.locator("#kept")).to_have_text(re.compile(r"^1 kept · \d"))
-            if n == 1:
-                assert page.locator(".offer").count() == 0
-                page.get_by_role("button", name="New chat").click()
-        assert "from memory" in answers(page).locator(".facts").inner_text()
-        page.get_by_role("button", name="Answer afresh").click()
-        expect(answers(page).locator(".facts")).to_have_text(re.compile("tokens/s · first after"))
-        expect(answers(page).locator(".text")).to_have_text("The capital of France is Paris.")
-        ask(page, "What is 12 + 30?")
-        expect(answers(page).nth(1).locator(".facts")).to_contain_text("tokens/s")
-        assert page.locator(".offer").count() == 0
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Iterator[Server]:
+    """A server that keeps chats and answers."""
+    folder = tmp_path_factory.mktemp("kept")
+    with Server("--cache-dir", str(folder), "--chats", str(folder / "chats.db"), keep=True) as server:
+        yield server
 
 
-def test_an_answer_is_streamed_with_its_speed_under_it(server, open_page):
+@pytest.fixture(scope="module")
+def tireless(endless_model) -> Iterator[Server]:
+    """A server whose answers go on until somebody stops them, for tests that leave it as it is."""
+    server = Server("--ctx", "50000", "--keep-loops", "--no-draft", model=endless_model)
+    yield server
+    server.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., StubServer]]:
+    """Serves what a script tells until the test and its pages have ended: it must stand before `open_page`."""
+    with contextlib.ExitStack() as stack:
+        yield lambda script, **options: stack.enter_context(stub(script, **options))
+
+
+def ended(page: Page, n: int = 1) -> None:
+    """Until so many answers are shown and none is being made."""
+    expect(answers(page)).to_have_count(n)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(answers(page).last.get_by_role("button", name="Delete answer")).to_be_attached()
+
+
+def do(page: Page, name: str) -> None:
+    """The last of the buttons of this name."""
+    page.get_by_role("button", name=name, exact=True).last.click()
+
+
+def settings(**values: object) -> str:
+    """A script that keeps these, for the next load of the page."""
+    return f"localStorage.setItem('settings', JSON.stringify({{ values: {json.dumps(values)} }}))"
+
+
+def last_text(page: Page):
+    return answers(page).last.locator(".text")
+
+
+def test_an_answer_is_streamed_with_its_facts_under_it_and_the_chat_goes_on(server, open_page):
     page = open_page(server)
     expect(page.locator("#model")).to_have_text("demo")
-    ask(page, "What is the capital of France?")
-    expect(answers(page).locator(".text")).to_contain_text("Paris")
-    expect(answers(page).locator(".facts")).to_have_text(
-        re.compile(r"^\d+ tokens · [\d.]+ tokens/s · first after \d+\.\d\d s$")
-    )
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-
-
-def test_brief_answers_end_with_their_second_sentence_and_the_choice_is_remembered(server, open_page):
-    page = open_page(server)
-    page.get_by_label("Brief").check()
-    page.reload()
-    expect(page.get_by_label("Brief")).to_be_checked()
-    ask(page, "Tell me a story about a fox.")
-    expect(answers(page).locator(".facts")).to_contain_text("brief")
-    assert len(answers(page).locator(".text").inner_text()) < 400
-
-
-def test_the_chat_goes_on_with_what_was_said_before(server, open_page):
-    page = open_page(server)
     ask(page, "My name is Anna.")
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    ended(page)
+    expect(answers(page).locator(".facts")).to_have_text(FACTS)
     ask(page, "What is my name?")
-    expect(answers(page).nth(1).locator(".text")).to_contain_text("Anna")
+    ended(page, 2)
+    expect(last_text(page)).to_contain_text("Anna")
+    expect(answers(page).last.locator(".facts")).to_have_text(re.compile(r"prompt \d+, \d+ remembered$"))
+    expect(page.locator("#spoken")).to_contain_text("Anna")  # by whole sentences, to those who do not see it
 
 
-def test_reasoning_is_a_folded_block_of_its_own(server, open_page):
+def test_reasoning_is_a_block_of_its_own_that_folds_when_the_answer_begins(server, open_page):
     page = open_page(server)
-    ask(page, "What is 47 + 38?")
-    expect(answers(page).locator(".text")).to_contain_text("85")
-    expect(answers(page).locator(".text")).not_to_contain_text("think")
+    page.get_by_role("button", name="What is 47 + 38?").click()
+    ended(page)
+    expect(last_text(page)).to_have_text("47 + 38 = 85.")
     thoughts = answers(page).locator("details")
+    expect(thoughts.locator("summary")).to_have_text(re.compile(r"^Thought for (a moment|\d+ s)$"))
     expect(thoughts).not_to_have_attribute("open", "")
     thoughts.locator("summary").click()
-    expect(thoughts.locator("p")).to_be_visible()
+    expect(thoughts.locator("p").first).to_be_visible()
 
 
-@pytest.mark.parametrize("how", ["button", "Escape"])
-def test_stopping_keeps_the_text_and_stops_the_server_too(endless, open_page, how):
-    page = open_page(endless)
-    ask(page, "go on")
-    expect(answers(page).locator(".text")).not_to_be_empty()
-    log_length = len(endless.log)
-    if how == "button":
-        page.get_by_role("button", name="Stop").click()
-    else:
-        page.keyboard.press("Escape")
-    expect(answers(page).locator(".facts")).to_contain_text("stopped")
-    expect(answers(page).locator(".text")).not_to_be_empty()
-    expect(answers(page).locator(".error")).to_have_count(0)
-    endless.wait_for("client left", log_length)
-
-
-def test_a_new_chat_is_empty_and_stops_what_ran(endless, open_page):
-    page = open_page(endless)
-    ask(page, "go on")
-    expect(answers(page).locator(".text")).not_to_be_empty()
-    log_length = len(endless.log)
+def test_each_action_of_a_turn_makes_or_leaves_a_branch_that_a_reload_shows_again(house, open_page):
+    page = open_page(house)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, "What is the capital of France?")
+    ended(page)
+    expect(last_text(page)).to_have_text("The capital of France is Paris.")
+    do(page, "Copy answer")
+    assert page.evaluate("navigator.clipboard.readText()") == "The capital of France is Paris."
+    do(page, "Edit question")
+    page.get_by_label("Your question").fill("What is the capital of Spain?")
+    page.keyboard.press("Enter")
+    ended(page)
+    expect(last_text(page)).to_contain_text("Madrid")
+    do(page, "Answer again")
+    expect(page.get_by_label("Version 2 of 2")).to_have_count(2)  # of the question and of the answer
+    ended(page)
+    address = page.url
+    assert "#chat_" in address
+    page.reload()
+    expect(page.get_by_label("Version 2 of 2")).to_have_count(2)
+    page.locator(".user").get_by_role("button", name="Earlier version").click()
+    expect(last_text(page)).to_have_text("The capital of France is Paris.")
+    expect(page.get_by_role("button", name="Earlier version")).to_be_disabled()
+    do(page, "Delete question")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Delete question")).to_be_focused()
+    do(page, "Delete question")
+    page.get_by_role("group", name="Delete this and what follows?").get_by_role("button", name="Delete").click()
+    expect(last_text(page)).to_contain_text("Madrid")
+    expect(page.locator(".user .place")).to_have_count(0)
     page.get_by_role("button", name="New chat").click()
     expect(page.locator(".turn")).to_have_count(0)
-    expect(page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
-    endless.wait_for("client left", log_length)
+    page.go_back()
+    expect(last_text(page)).to_contain_text("Madrid")
+    assert page.url == address
+
+
+def test_a_known_answer_says_so_and_can_be_given_afresh(house, open_page):
+    page = open_page(house)
+    for _ in range(2):
+        page.get_by_role("button", name="New chat").click()
+        ask(page, "What is the capital of Italy?")
+        ended(page)
+    expect(answers(page).locator(".facts")).to_have_text(re.compile(r"^\d+ tokens · from memory$"))
+    do(page, "Answer afresh")
+    expect(answers(page).locator(".facts")).to_have_text(FACTS)
+    expect(answers(page).get_by_label("Version 2 of 2")).to_be_visible()
+
+
+def test_a_cut_answer_says_so_and_goes_on_where_it_was_cut(house, open_page):
+    page = open_page(house)
+    page.evaluate(settings(max_tokens=40))
+    page.reload()
+    ask(page, "Tell me a story about a fox.")
+    ended(page)
+    facts = answers(page).locator(".facts")
+    expect(facts).to_contain_text("cut: the length allowed was used up")
+    begun = last_text(page).inner_text()
+    page.evaluate(settings())
+    page.reload()
+    ended(page)
+    do(page, "Continue answer")
+    ended(page)
+    expect(facts).not_to_contain_text("cut")
+    text = last_text(page).inner_text()
+    assert text.startswith(begun.rstrip("…. ")) and len(text) > len(begun) + 100
+    expect(answers(page)).to_have_count(1)
+
+
+def test_two_tabs_show_the_same_chat_and_one_that_is_deleted_is_gone(house, open_page):
+    page = open_page(house)
+    ask(page, "My name is Anna.")
+    ended(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    ended(other)
+    other.get_by_label("Your message").fill("half a draft")
+    ask(page, "What is my name?")
+    ended(page, 2)
+    poll = "import('/web/poll.js').then(({ pollNow }) => pollNow())"
+    other.evaluate(poll)
+    ended(other, 2)
+    expect(last_text(other)).to_contain_text("Anna")
+    expect(other.get_by_label("Your message")).to_have_value("half a draft")
+    id = page.url.partition("#")[2]
+    page.evaluate("id => fetch(`/api/chats/${id}`, { method: 'DELETE' })", id)
+    other.evaluate(poll)
+    expect(other.locator(".turn")).to_have_count(0)
+
+
+def test_stopping_keeps_the_text_and_stops_the_server_too_and_the_answer_can_go_on(tireless, open_page):
+    page = open_page(tireless)
+    ask(page, "go on")
+    facts = answers(page).locator(".facts")
+    for stop in (page.get_by_role("button", name="Stop").click, lambda: page.keyboard.press("Escape")):
+        log_length = len(tireless.log)
+        n = len(last_text(page).inner_text())
+        expect(last_text(page)).to_have_text(re.compile(rf"^.{{{n + 50}}}"))
+        stop()
+        expect(facts).to_contain_text("stopped")
+        tireless.wait_for("client left", log_length)
+        do(page, "Continue answer")
+    expect(facts).not_to_contain_text("stopped")
+    expect(answers(page)).to_have_count(1)
+    expect(answers(page).locator(".error")).to_have_count(0)
+    page.keyboard.press("Escape")
+
+
+def test_an_answer_outlives_a_reload_and_is_taken_up_where_it_was(serve, tmp_path, open_page):
+    may_end = threading.Event()
+
+    def script(request: Request) -> Iterator[str]:
+        yield from ("One sentence. ", "Another. ")
+        assert may_end.wait(60)
+        yield "The last."
+
+    server = serve(script, chats=tmp_path / "chats.db")
+    page = open_page(server)
+    ask(page, "go on")
+    expect(last_text(page)).to_contain_text("Another.")
+    page.reload()
+    expect(last_text(page)).to_contain_text("Another.")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    page.go_back()
+    expect(last_text(page)).to_contain_text("Another.")
+    may_end.set()
+    ended(page)
+    expect(last_text(page)).to_have_text("One sentence. Another. The last.")
+    assert len(server.engine.requests) == 1
+
+
+MARKDOWN = (
+    """# A title
+
+Some **bold** words and <img src=x onerror="document.title=1"> and [a link](https://example.org/x).
+
+| a | b |
+|---|---|
+"""
+    + "| "
+    + "wide" * 60
+    + """ | 2 |
+
+```python
+def one():
+    return 1
+```
+
+$$\\frac{1}{2}$$
+
+"""
+    + "long" * 300
+    + "\n\n```unfinished\n<b>and open"
+)
+
+
+def test_markdown_is_rendered_as_it_grows_and_what_is_wide_scrolls_inside_itself(serve, open_page):
+    def script(request: Request) -> Iterator[str]:
+        yield from (MARKDOWN[i : i + 5] for i in range(0, len(MARKDOWN), 5))
+
+    server = serve(script)
+    page = open_page(server, viewport={"width": 320, "height": 600})
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, "<b>write</b>")
+    ended(page)
+    text = last_text(page)
+    for what in ("h1", "strong", "table", "math mfrac", ".code-box pre .k"):
+        expect(text.locator(what).first).to_be_visible()
+    expect(text.locator(".plain")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.evaluate("(m => m.scrollWidth <= m.clientWidth)(document.querySelector('main'))")
+    assert text.locator(".table").evaluate("table => table.scrollWidth > table.clientWidth")
+    assert text.locator("img, b, script").count() == 0
+    expect(text.locator(".code-box").last).to_contain_text("<b>and open")
+    text.get_by_role("button", name="Copy code").first.click()
+    assert page.evaluate("navigator.clipboard.readText()") == "def one():\n    return 1\n"
+    expect(page.locator(".user .text")).to_have_text("<b>write</b>")
+    assert page.title() == "<b>write</b> · Linnet"
+
+
+def test_awkward_answers_are_told_in_the_turn_that_they_belong_to(serve, tmp_path, open_page):
+    died = Failed("", Trouble.ENGINE_DIED, "It crashed.")
+    scripts = iter([["</think>", " \n"], ["Only a thought"], ["A thought</think>", "Half", died], ["</think>Whole."]])
+
+    server = serve(lambda request: next(scripts), chats=tmp_path / "chats.db", thinking="open")
+    page = open_page(server)
+    ask(page, "nothing")
+    ended(page)
+    expect(last_text(page)).to_be_empty()
+    ask(page, "a thought")
+    ended(page, 2)
+    expect(last_text(page)).to_be_empty()
+    expect(answers(page).last.locator("summary")).to_contain_text("Thought")
+    ask(page, "half")
+    ended(page, 3)
+    expect(answers(page).last.get_by_role("alert")).to_have_text("It crashed.")
+    expect(last_text(page)).to_have_text("Half")
+    ask(page, "whole")
+    ended(page, 4)
+    said = [(message["role"], message["content"]) for message in server.engine.requests[-1].messages]
+    # Questions without an answer are not asked again, thoughts do not go back.
+    assert said == [("user", "half"), ("assistant", "Half"), ("user", "whole")]
+
+
+def test_who_waits_is_told_for_what(serve, open_page):
+    goes_on = threading.Semaphore(0)
+
+    def script(request: Request) -> Iterator[Event | str]:
+        for progress in (Progress("", 0, 0, 2, 0.0), Progress("", 1, 0, 0, 5.0)):
+            yield progress
+            assert goes_on.acquire(timeout=60)
+        yield "Done."
+
+    server = serve(script)
+    page = open_page(server)
+    ask(page, "wait")
+    facts = answers(page).locator(".facts")
+    expect(facts).to_have_text(re.compile("^waiting"))
+    goes_on.release()
+    expect(facts).to_have_text("reading 3 tokens … 33 %, 10 s left")
+    goes_on.release()
+    ended(page)
+    expect(last_text(page)).to_have_text("Done.")
+
+
+def test_a_chat_that_outgrows_the_context_says_so_or_leaves_out_its_oldest_turns(tmp_path, open_page):
+    with Server("--ctx", "256", "--chats", str(tmp_path / "chats.db"), keep=True) as server:
+        page = open_page(server)
+        long = "word " * 60
+        ask(page, f"What is the capital of France? {long}")
+        ended(page)
+        ask(page, f"What is the capital of Spain? {long * 3}")
+        ended(page, 2)
+        expect(answers(page).last.get_by_role("alert")).to_contain_text("context")
+        page.evaluate(settings(onContextFull="leave-out-oldest"))
+        page.reload()
+        ask(page, f"What is the capital of Italy? {long * 3}")
+        expect(answers(page).last.locator(".note")).to_have_text(re.compile(r"^The first \d turns were left out"))
+        ended(page, 2)
+        expect(answers(page).last.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_crash_is_told_in_the_turn_it_belongs_to_and_the_chat_goes_on(endless, open_page):
     page = open_page(endless)
     ask(page, "go on")
-    expect(answers(page).locator(".text")).not_to_be_empty()
+    expect(last_text(page)).not_to_be_empty()
     log_length = len(endless.log)
     endless.worker.send_signal(signal.SIGSEGV)
     expect(answers(page).get_by_role("alert")).to_contain_text("crashed")
     endless.wait_for("runs again", log_length)
     ask(page, "again")
     expect(answers(page).nth(1).locator(".text")).not_to_be_empty()
-
-
-def test_a_server_that_is_gone_is_told_in_the_turn(endless, open_page):
-    page = open_page(endless)
     endless.end(signal.SIGKILL)
+    page.get_by_role("button", name="New chat").click()
     ask(page, "hello")
     expect(answers(page).get_by_role("alert")).to_have_text("The server cannot be reached.")
-
-
-def test_a_suggestion_is_asked_by_a_click(server, open_page):
-    page = open_page(server)
-    page.get_by_role("button", name="Who are you?").click()
-    expect(answers(page).locator(".text")).to_contain_text("Linnet")
+    expect(page.locator(".user .text")).to_have_text("hello")
 
 
 def test_shift_enter_breaks_the_line_and_the_enter_that_ends_a_composition_does_not_send(server, open_page):
@@ -136,16 +363,6 @@ def test_shift_enter_breaks_the_line_and_the_enter_that_ends_a_composition_does_
     expect(page.locator(".turn")).to_have_count(0)
 
 
-def test_what_is_written_is_shown_as_text_and_never_becomes_part_of_the_page(server, open_page):
-    page = open_page(server)
-    evil = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
-    ask(page, evil)
-    expect(page.locator(".turn.user .text")).to_have_text(evil)
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-    assert page.locator(".turn img, .turn script").count() == 0
-    assert page.title() == "Linnet"
-
-
 def test_the_page_may_load_and_call_only_its_own_server(server, open_page):
     page = open_page(server)
     policy = page.request.get(server.url).headers["content-security-policy"]
@@ -156,32 +373,47 @@ def test_the_page_may_load_and_call_only_its_own_server(server, open_page):
 def test_a_server_with_a_key_asks_for_it_once(open_page):
     server = Server("--api-key", "sésame“")
     page = open_page(server)
-    page.get_by_label("API key").fill("sésame“")
+    page.get_by_role("textbox", name="API key").fill("wrong")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("That is not its key.")
+    page.get_by_role("textbox", name="API key").fill("sésame“")
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("#model")).to_have_text("demo")
     ask(page, "hello")
-    expect(answers(page).locator(".facts")).to_contain_text("tokens")
+    ended(page)
     page.reload()
     expect(page.locator("#model")).to_have_text("demo")
     server.end()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1400])
-def test_the_page_fits_any_width_and_its_text_stands_out_in_light_and_dark(server, open_page, width, scheme):
-    page = open_page(server, viewport={"width": width, "height": 600}, color_scheme=scheme)
+def test_the_page_fits_any_width_and_its_text_stands_out_in_light_and_dark(server, open_page):
+    page = open_page(server)
     ask(page, "Tell me a story about a fox. " + "word" * 60)
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(CONTRAST) >= 7
+    ended(page)
+    for width, scheme in itertools.product((320, 800, 1400), ("light", "dark")):
+        page.set_viewport_size({"width": width, "height": 600})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CONTRAST) >= 7
 
 
-def test_a_reader_who_has_scrolled_up_is_left_alone(endless, open_page):
-    page = open_page(endless, viewport={"width": 600, "height": 400})
+# As it is painted: asked for where the page itself, which has observed it for longer, has just followed the end.
+LEFT_BELOW = """new Promise((done) => {
+  const main = document.querySelector("main");
+  const tell = () => done(main.scrollHeight - main.scrollTop - main.clientHeight);
+  new ResizeObserver(tell).observe(document.getElementById("turns"));
+})"""
+
+
+def test_a_reader_who_has_scrolled_up_is_left_alone(tireless, open_page):
+    page = open_page(tireless, viewport={"width": 600, "height": 400})
     ask(page, "go on")
-    text = answers(page).locator(".text")
+    text = last_text(page)
     expect(text).to_have_text(re.compile(r"^.{3000}"))
-    assert page.evaluate("(m => m.scrollHeight - m.scrollTop - m.clientHeight)(document.querySelector('main'))") < 40
+    assert page.evaluate(LEFT_BELOW) < 40
     page.evaluate("document.querySelector('main').scrollTop = 10")
     expect(text).to_have_text(re.compile(rf"^.{{{len(text.inner_text()) + 500}}}"))
     assert page.evaluate("document.querySelector('main').scrollTop") == 10
+    page.get_by_role("button", name="To the end").click()
+    expect(page.get_by_role("button", name="To the end")).to_be_hidden()
+    page.keyboard.press("Escape")

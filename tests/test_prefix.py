@@ -29,7 +29,7 @@ def state_of(tokens: Tokens) -> bytes:
     return b"".join(f"{token:<{N_BYTES}}".encode() for token in tokens)
 
 
-def keep(prefixes: Prefixes, tokens: Tokens) -> int:
+def keep(prefixes: Prefixes, tokens: Tokens, private: bool = False) -> int:
     """Adds what is missing, as the worker does; how many tokens that were."""
     parts = []
 
@@ -37,7 +37,7 @@ def keep(prefixes: Prefixes, tokens: Tokens) -> int:
         parts.append(stop - start)
         return state_of(tokens[start:stop])
 
-    prefixes.add(tokens, state)
+    prefixes.add(tokens, state, private)
     return sum(parts)
 
 
@@ -117,6 +117,34 @@ def test_a_new_start_finds_what_was_written(tmp_path):
     assert known(again, SYSTEM + talk(1)) == known(again, SYSTEM + talk(2)) == 150
     assert keep(again, SYSTEM + talk(1) + talk(3)) == 50
     assert known(Prefixes(MUCH, on_disk(tmp_path, key="another model")), SYSTEM) == 0
+
+
+def test_what_is_private_stays_in_memory_alone(tmp_path):
+    states = on_disk(tmp_path)
+    prefixes = Prefixes(60 * N_BYTES, states)
+    keep(prefixes, talk(1), private=True)
+    prefixes.write()
+    assert known(prefixes, talk(1)) == 50
+    keep(prefixes, talk(2))  # takes its room
+    prefixes.write()
+    assert states.flush(10)
+    assert known(prefixes, talk(1)) == 0
+    assert known(Prefixes(MUCH, on_disk(tmp_path)), talk(2)) == 50
+    assert len(list(tmp_path.rglob("*.kv"))) == 1
+
+
+def test_what_others_have_read_as_well_is_private_no_more(tmp_path):
+    states = on_disk(tmp_path)
+    prefixes = Prefixes(MUCH, states)
+    keep(prefixes, SYSTEM, private=True)
+    keep(prefixes, SYSTEM + talk(1), private=True)
+    keep(prefixes, SYSTEM + talk(2))
+    keep(prefixes, SYSTEM + talk(1)[:20] + talk(3))
+    prefixes.write()
+    assert states.flush(10)
+    again = Prefixes(MUCH, on_disk(tmp_path))
+    assert known(again, SYSTEM + talk(2)) == 150
+    assert known(again, SYSTEM + talk(1)) == 100
 
 
 def test_the_disk_keeps_to_its_limit_counting_other_models_files_too(tmp_path):

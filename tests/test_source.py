@@ -19,7 +19,7 @@ from api.body import HARMLESS
 from api.pool import Model, Pool
 from api.record import Record
 from api.source import Scope, Source
-from cache.store import NotClearedError, Store
+from cache.store import TIME, NotClearedError, Store
 from engine.request import Accepted, Delta, Failed, Finished, Request, Trouble
 from engine.stream import NOTHING, Begun, Sink, State, Stream, Work
 from settings import Settings
@@ -420,14 +420,20 @@ def test_cache_control_is_obeyed(http, engine, store):
     assert ask(http, cache="yes").status_code == 400
 
 
+def older(store: Store, key: str, seconds: float) -> None:
+    content = store._ram[key]
+    (made,) = TIME.unpack_from(content)
+    store._ram[key] = TIME.pack(made - seconds) + content[TIME.size :]
+
+
 def test_an_answer_that_is_too_old_is_made_again(engine, store, monkeypatch):
     http, patient = client_of(engine, store, {"max_age_s": 100.0}), client_of(engine, store)
     ask(http)
     (key,) = store._ram
-    store._ram[key] = store._ram[key]._replace(made=store._ram[key].made - 99)
+    older(store, key, 99)
     assert (how(ask(http)), ask(http).headers["Age"]) == ("hit", "99")
     assert how(ask(http, {"Cache-Control": "max-age=50"})) == "miss"
-    store._ram[key] = store._ram[key]._replace(made=store._ram[key].made - 101)
+    older(store, key, 101)
     assert how(ask(patient)) == "hit"
     assert how(ask(http)) == "miss"
 

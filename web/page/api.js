@@ -11,15 +11,8 @@ export class ApiError extends Error {
 // What went wrong, in the server's words if it had any.
 export const sentence = (error) => (error instanceof ApiError ? error.message : "The server cannot be reached.");
 
-// Kept until the browser is closed, encoded as a header can carry it.
-export function setKey(key) {
-  sessionStorage.setItem("api-key", String.fromCharCode(...new TextEncoder().encode(key)));
-}
-
-async function call(path, options = {}) {
-  const key = sessionStorage.getItem("api-key");
-  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...options.headers };
-  const response = await fetch(path, { ...options, headers });
+export async function call(path, options = {}) {
+  const response = await fetch(path, { ...options, headers: { "Content-Type": "application/json", ...options.headers } });
   if (!response.ok) {
     const body = await response.json().catch(() => null); // a proxy in between may answer with a web page
     throw new ApiError(response.status, body?.error);
@@ -27,7 +20,10 @@ async function call(path, options = {}) {
   return response;
 }
 
-const ask = async (path, method = "GET", body) => (await call(path, { method, body: body && JSON.stringify(body) })).json();
+export async function ask(path, method = "GET", body) {
+  const response = await call(path, { method, body: body && JSON.stringify(body) });
+  return response.status === 204 ? null : response.json();
+}
 const named = (name) => `/v1/models/${encodeURIComponent(name)}`;
 
 // The installed models, each with its state; the server's default is the first.
@@ -44,7 +40,8 @@ export const cancelDownload = (model) => ask("/models/download", "DELETE", { mod
 // Yields the progress of a download, which is begun if it does not run yet. It goes on when nobody watches.
 export async function* download(model) {
   const response = await call("/models/download", { method: "POST", body: JSON.stringify({ model }) });
-  for await (const data of events(response.body)) {
+  for await (const { data } of events(response.body)) {
+    if (!data) continue;
     const progress = JSON.parse(data);
     if (progress.error) throw new ApiError(500, progress.error);
     yield progress;
@@ -53,37 +50,46 @@ export async function* download(model) {
   throw new ApiError(500, { message: "The connection to the server was lost; the download may go on there." });
 }
 
-// The answers that the server keeps: how many, and how large they are; null when it keeps none.
-export async function kept() {
-  const facts = await (await call("/cache")).json();
-  return facts.enabled ? facts : null;
-}
+// Hands over the API key; the browser keeps a cookie from then on, which no script can read.
+export const signIn = (key) => ask("/api/session", "POST", { key });
 
-// Yields the chunks of an answer as they come, the first with `known`: whether it was given before and kept. `afresh`: it is
-// to be made anew. Aborting the signal stops the server's work too.
-export async function* answer(messages, options, signal, afresh = false) {
-  const body = JSON.stringify({ messages, stream: true, ...options });
+// An answer that no chat keeps, as `chunks` yields it; {known} comes first: whether it was given before and kept. `afresh`:
+// it is to be made anew. Aborting the signal stops the server's work too.
+export async function* answer(request, signal, afresh = false) {
+  const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true }, return_progress: true });
   const headers = afresh ? { "Cache-Control": "no-cache" } : {};
   const response = await call("/v1/chat/completions", { method: "POST", body, signal, headers });
-  yield { choices: [], known: response.headers.get("X-Linnet-Cache") === "hit" };
-  for await (const data of events(response.body)) {
-    if (data === "[DONE]") return;
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new ApiError(500, chunk.error);
-    yield chunk;
-  }
-  throw new ApiError(500, { message: "The connection to the server was lost in the middle of the answer." });
+  yield { known: response.headers.get("X-Linnet-Cache") ?? "miss" };
+  yield* chunks(response);
 }
 
-// The data lines of an event stream. A read can end anywhere: in a line, even inside a character.
+// Yields {id, chunk} and {comment}. Throws ApiError, with the code "connection_lost" where the stream has no end.
+export async function* chunks(response) {
+  for await (const { id, data, comment } of events(response.body)) {
+    if (data === "[DONE]") return;
+    const chunk = data && JSON.parse(data);
+    if (chunk?.error) throw new ApiError(500, chunk.error);
+    yield data ? { id, chunk } : { comment };
+  }
+  const message = "The connection to the server was lost in the middle of the answer.";
+  throw new ApiError(500, { message, code: "connection_lost" });
+}
+
+// An event stream: {id, data} for each event (its data is one line here) and {comment}. A read can end anywhere: in a line,
+// even inside a character.
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let id;
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
+    for (const line of lines) {
+      if (line.startsWith("id: ")) id = Number(line.slice(4));
+      else if (line.startsWith("data: ")) yield { id, data: line.slice(6) };
+      else if (line.startsWith(": ")) yield { comment: line.slice(2) };
+    }
   }
 }

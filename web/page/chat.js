@@ -1,152 +1,258 @@
-// The chat: a list of messages, at most one answer in progress, and the page that shows them.
-import { answer, kept, modelState, sentence, setKey } from "./api.js";
-import { chosen, lookForModels, openModels, say, showModel, size } from "./models.js";
-import { Answer, showQuestion } from "./turns.js";
+// The open chat and what can be done in it. It is kept by the server, or private: then it ends with the page.
+import { ApiError, sentence } from "./api.js";
+import { answerTo, conversation as toSend, followed } from "./answering.js";
+import { copy } from "./clipboard.js";
+import * as kept from "./history.js";
+import { begin } from "./live.js";
+import { toEnd } from "./reading.js";
+import { onChange, systemPrompt } from "./settings.js";
+import * as spoken from "./spoken.js";
+import { onStatus, pollNow } from "./poll.js";
+import { setUsed } from "./statusline.js";
+import { Tree } from "./tree.js";
+import { onAct, showBranch, turnOf } from "./turns.js";
+import * as unkept from "./unkept.js";
 
-const $ = (id) => document.getElementById(id);
-let messages = []; // the conversation as it is sent to the server
-let running = null; // AbortController of the answer in progress
+const listeners = { change: [], error: [] };
+let keeps = true; // until the server says that it does not
+let version = null; // of the server's chats, as it told it last
+let n_local = 0;
+let chat = fresh(false);
 
-function show() {
-  $("welcome").hidden = messages.length > 0 || running !== null;
-  $("send").hidden = running !== null;
-  $("stop").hidden = running === null;
-  $("send").disabled = !$("question").value.trim();
-  $("question").style.height = "auto";
-  $("question").style.height = `${$("question").scrollHeight + 2}px`;
+export { withFiles } from "./answering.js";
+
+function fresh(isPrivate) {
+  const store = isPrivate || !keeps ? unkept : kept;
+  return { id: null, private: isPrivate, store, title: "", system: null, tree: new Tree(), running: null, reader: null };
 }
 
-function ask(text) {
-  say("");
-  messages.push({ role: "user", content: text });
-  showQuestion(text);
-  reply();
+// "change": the open chat is another, or has changed. "error": an answer could not be given; with the ApiError.
+export const on = (what, callback) => listeners[what].push(callback);
+const tell = (what, value) => listeners[what].forEach((callback) => callback(value));
+
+export const currentChat = () => ({ id: chat.store === kept ? chat.id : null, private: chat.private, title: chat.title });
+export const conversation = () => toSend(chat, chat.tree.leaf);
+export const isAnswering = () => chat.running !== null;
+export const isEmpty = () => chat.tree.leaf === null && !chat.loading;
+// The first words of the chat, which it is called by until it has a title.
+export const titled = () => chat.title || (chat.tree.branch[0]?.content.split("\n", 1)[0].slice(0, 80) ?? "");
+
+function show(shown = chat) {
+  if (shown !== chat) return;
+  const { branch } = chat.tree;
+  showBranch(branch, (message) => chat.tree.siblings(message));
+  const last = branch.findLast(({ facts }) => facts?.usage);
+  setUsed(last?.facts.usage.total_tokens ?? (branch.length ? null : 0));
+  tell("change");
 }
 
-// The answer to the last question; `before` is an earlier one to the same, which the new one takes the place of.
-async function reply(before = null) {
-  const mine = (running = new AbortController());
-  before?.node.remove();
-  const turn = new Answer();
+// Another chat takes its place; an answer that the server keeps goes on there.
+function leave() {
+  chat.reader?.abort();
+  chat.left = true;
+}
+
+export function newChat({ private: isPrivate = false } = {}) {
+  leave();
+  chat = fresh(isPrivate);
   show();
+}
+
+// null: a new one. Throws ApiError.
+export async function openChat(id) {
+  if (id && id === chat.id) return;
+  if (!id) return newChat();
+  leave();
+  const mine = (chat = { ...fresh(false), id, store: kept });
+  mine.loading = refresh(mine).finally(() => (mine.loading = null));
   try {
-    const options = { early_stop: $("brief").checked, ...(chosen() && { model: chosen() }) };
-    tellOfLoading(turn, mine.signal);
-    for await (const chunk of answer(messages, options, mine.signal, before !== null)) {
-      turn.add(chunk);
-      if (turn.first) turn.facts.textContent = "";
-    }
-    turn.end();
-    if (turn.known) turn.offer("Answer afresh", () => afresh(turn));
+    await mine.loading;
+    if (mine !== chat) return;
+    show();
+    toEnd();
   } catch (error) {
-    turn.facts.textContent = "";
-    if (error.name === "AbortError") turn.end("stopped");
-    else failed(turn, error);
-  }
-  if (running !== mine) return; // a new chat has begun meanwhile
-  running = null;
-  const said = turn.said || before?.said;
-  if (!turn.said && before) turn.node.before(before.node); // an earlier answer is better than none
-  if (said) messages.push({ role: "assistant", content: said });
-  else messages.pop(); // an unanswered question would come twice when it is asked again
-  show();
-  showKept();
-  $("question").focus();
-}
-
-function failed(turn, error) {
-  turn.fail(sentence(error));
-  if (error.status === 401) askForKey();
-  if (error.code?.startsWith("model_")) turn.offer("Choose a model", showModels);
-  if (error.code === "model_not_found") connect(); // the chosen one was deleted: back to the default
-}
-
-// The stream keeps quiet while the model is loaded, which may take a minute; so it is asked for.
-async function tellOfLoading(turn, signal) {
-  const name = chosen() ?? "default";
-  const waits = () => turn.node.classList.contains("waiting") && !signal.aborted;
-  for (let pause_ms = 300; ; pause_ms = 1000) {
-    await new Promise((done) => setTimeout(done, pause_ms));
-    if (!waits()) return;
-    const state = await modelState(name).catch(() => "loaded"); // the answer itself will say what is wrong
-    if (waits()) turn.facts.textContent = state === "loaded" ? "" : "loading the model …";
+    if (mine === chat) chat = fresh(false);
+    throw error;
   }
 }
 
-function afresh(turn) {
-  if (running) return;
-  messages.pop();
-  reply(turn);
+// Takes over what the server has, from other tabs too.
+async function refresh(mine) {
+  const told = await kept.read(mine.id);
+  const { tree, running, ended } = mine;
+  const better = tree.branch.filter((message) => message.local || message === running);
+  for (const message of told.messages) if (message.id === ended && message.state === "running") message.state = "done";
+  tree.merge(told.messages, told.leaf, better);
+  Object.assign(mine, { title: told.title, system: told.system });
+  const goes_on = tree.branch.findLast(({ state }) => state === "running");
+  if (goes_on && !mine.running && mine === chat) takeUp(mine, goes_on);
+  else show(mine);
 }
 
-async function showKept() {
-  const facts = await kept().catch(() => null); // whatever is wrong, the chat itself will say so
-  $("kept").textContent = facts?.entries ? `${facts.entries} kept · ${size(facts.bytes)}` : "";
-  $("kept").title = "Answers that are given again at once when the same is asked";
+// Follows an answer that runs already.
+const takeUp = (mine, message) => run(mine, message, (signal, grown) => followed(mine, message, signal, grown));
+
+// A message that only the page knows yet.
+const local = (fields) => ({ id: `local-${++n_local}`, local: true, state: "done", facts: {}, created: now(), ...fields });
+const now = () => Date.now() / 1000;
+
+export async function ask(text, files = []) {
+  await chat.loading?.catch(() => {}); // what is wrong is told already
+  let parent = chat.tree.get(chat.tree.leaf);
+  while (parent?.local && parent.role === "assistant") parent = chat.tree.get(parent.parent); // refused: it is not stored
+  return put(text, files, parent?.id ?? null);
 }
 
-function newChat() {
-  running?.abort();
-  running = null;
-  messages = [];
-  $("turns").replaceChildren();
-  show();
-  $("question").focus();
+async function put(content, files, parent) {
+  if (chat.running) return;
+  await reply(chat.tree.add(local({ role: "user", parent, content, files })));
 }
 
-function askForKey() {
-  showModel("an API key is needed");
-  if (!$("key-dialog").open) $("key-dialog").showModal();
+// The answer to a question. `how` as answerTo takes it, `continues` being the message.
+async function reply(question, { continues, ...how } = {}) {
+  if (chat.running) return;
+  const mine = chat;
+  const given = { role: "assistant", parent: question.id, content: "", reasoning: "" };
+  const message = continues ?? mine.tree.add(local(given));
+  Object.assign(message, { state: "running", facts: {}, code: null, stopping: false });
+  begin(message);
+  spoken.begin(message.content);
+  toEnd();
+  await run(mine, message, async (signal, grown) => {
+    await save(mine, question);
+    await answerTo(mine, question, message, { ...how, continues: Boolean(continues) }, signal, grown);
+  });
 }
 
-async function connect() {
+// Does `work`, which writes the message, and then settles how it ended.
+async function run(mine, message, work) {
+  mine.running = message;
+  mine.reader = new AbortController();
+  show(mine);
+  const grown = () => {
+    if (mine !== chat) return;
+    turnOf(message)?.update();
+    if (message.content) spoken.speak(message.content);
+  };
   try {
-    await lookForModels();
-    document.title = "Linnet";
-    showKept();
+    await work(mine.reader.signal, grown);
+    message.state = message.stopping ? "stopped" : "done";
   } catch (error) {
-    if (error.status === 401) return askForKey();
-    showModel("the server cannot be reached");
+    if (mine.left) return;
+    if (error.code !== "answer_not_running") fail(message, error);
   }
+  if (mine.left) return;
+  mine.running = null;
+  mine.ended = message.id;
+  spoken.speak(message.content, true);
+  show(mine);
+  if (mine.store === kept && !message.local) await refresh(mine).catch(() => {}); // as the server has it, if it is there
+  pollNow();
 }
 
-const showModels = () => openModels(askForKey);
+function fail(message, error) {
+  message.state = "failed";
+  message.code = error.code;
+  message.facts.error = sentence(error);
+  if (!(error instanceof ApiError) && !(error instanceof TypeError)) console.error(error); // a fault of ours
+  tell("error", error);
+}
 
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = $("question").value.trim();
-  if (!text || running) return;
-  $("question").value = "";
-  ask(text);
-});
-$("question").addEventListener("input", show);
-// Enter that ends the composition of a Chinese or Japanese word must not send; Safari tells it only by the old code.
-const composing = (event) => event.isComposing || event.keyCode === 229;
+// Stores the chat and the question, where they are not yet.
+async function save(mine, message) {
+  if (!mine.id) await create(mine);
+  if (!message?.local) return;
+  await save(mine, mine.tree.get(message.parent));
+  const { id } = await mine.store.addMessage(mine.id, message.parent, message.content, message.files);
+  mine.tree.rename(message, id);
+  message.local = false;
+}
 
-$("question").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !composing(event)) {
-    event.preventDefault();
-    $("composer").requestSubmit();
+async function create(mine) {
+  mine.system = systemPrompt();
+  try {
+    mine.id = (await mine.store.create({ system: mine.system })).id;
+  } catch (error) {
+    if (error.code !== "chats_not_kept") throw error;
+    keeps = false;
+    mine.store = unkept;
+    mine.id = (await unkept.create()).id;
   }
-});
-document.addEventListener("keydown", (event) => {
-  // In a dialog it closes that.
-  if (event.key === "Escape" && !composing(event) && !document.querySelector("dialog[open]")) running?.abort();
-});
-$("brief").checked = localStorage.getItem("brief") === "yes";
-$("brief").addEventListener("change", () => localStorage.setItem("brief", $("brief").checked ? "yes" : "no"));
-$("stop").addEventListener("click", () => running?.abort());
-$("new-chat").addEventListener("click", newChat);
-$("model").addEventListener("click", showModels);
-$("suggestions").addEventListener("click", ({ target }) => {
-  if (target.matches("button") && !running) ask(target.textContent);
-});
-$("key-dialog").addEventListener("close", () => {
-  const key = $("key").value.trim();
-  if (!key) return; // dismissed; the next question brings it back
-  setKey(key);
-  connect();
+  if (mine === chat) tell("change");
+}
+
+// Really: the server computes no further. What was said stays.
+export async function stop() {
+  const { running: message, store } = chat;
+  if (!message || message.stopping) return;
+  message.stopping = true;
+  if (!message.local) await store.stopAnswer(message.id).catch((error) => error.status === 404 || fail(message, error));
+}
+
+const questionOf = (message) => chat.tree.get(message.parent);
+
+function again(message, how) {
+  if (chat.running) return;
+  const question = questionOf(message);
+  if (message.local) chat.tree.remove(message);
+  return reply(question, how);
+}
+
+async function drop(message) {
+  const mine = chat;
+  if (mine.tree.pathTo(mine.running?.id).includes(message)) await stop();
+  if (!message.local) await mine.store.removeMessage(mine.id, message.id);
+  mine.tree.remove(message);
+  show(mine);
+}
+
+function pick(message) {
+  chat.tree.pick(message);
+  show();
+  if (!message.local) chat.store.change(chat.id, { leaf: chat.tree.leaf }).catch(() => {}); // of no great matter
+  turnOf(message)?.node.querySelector(".branches button:enabled")?.focus({ preventScroll: true });
+}
+
+const acts = {
+  again: (message) => again(message, { another: message.state === "done" }), // else it has not been given yet
+  afresh: (message) => again(message, { afresh: true }),
+  continue: (message) => reply(questionOf(message), { continues: message }),
+  edit: (message, text) => put(text, message.files, message.parent),
+  delete: drop,
+  pick,
+};
+onAct((what, message, ...more) => {
+  if (!(what in acts)) return tell("error", { code: "model_wanted" });
+  Promise.resolve(acts[what](message, ...more)).catch((error) => tell("error", error));
 });
 
-show();
-connect();
+const lastAnswer = () => chat.tree.branch.findLast(({ role }) => role === "assistant");
+const lastQuestion = () => chat.tree.branch.findLast(({ role }) => role === "user");
+const withLast = (find, act) => () => find() && !chat.running && act(find());
+
+// What the keys do, with the last turn of its kind.
+export const regenerate = withLast(lastAnswer, acts.again);
+export const continueLast = withLast(lastAnswer, (message) => message.content && acts.continue(message));
+export const editLast = withLast(lastQuestion, (message) => turnOf(message).edit());
+export const copyLast = withLast(lastAnswer, (message) => copy(message.content));
+
+// The chat was deleted elsewhere; what else is wrong the status line says.
+function lost(error) {
+  if (error.status !== 404) return;
+  newChat();
+  tell("error", error);
+}
+
+let system = systemPrompt();
+onChange(() => {
+  if (system === systemPrompt()) return;
+  system = systemPrompt();
+  if (!chat.id) return;
+  chat.system = system;
+  chat.store.change(chat.id, { system }).catch((error) => tell("error", error));
+});
+onStatus(({ chats }) => {
+  const changed = version !== null && chats !== version;
+  version = chats;
+  if (changed && chat.id && chat.store === kept) refresh(chat).catch(lost);
+});

@@ -1,5 +1,7 @@
 // The models dialog: which models there are and could be, and the one that the chat uses.
 import { cancelDownload, catalog, download, downloads, load, models, remove, sentence } from "./api.js";
+import { pollNow } from "./poll.js";
+import { pace, progressWords, showProgress, size } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const rows = new Map(); // by the model's name, or by what was asked for while another model is fetched
@@ -10,14 +12,8 @@ let known = []; // the catalog as it was last told
 
 const BAD = ["too slow", "does not fit"];
 const STATES = { loaded: "loaded", loading: "loading …", unloaded: "installed", failed: "could not be loaded" };
-const STEPS = { listing: "asking the hub …", waiting: "waiting …", checking: "checking …", installed: "installed" };
 
 export const chosen = () => wanted;
-
-export function size(n_bytes) {
-  if (n_bytes < 1e6) return `${Math.ceil(n_bytes / 1e3)} kB`;
-  return n_bytes < 1e9 ? `${(n_bytes / 1e6).toFixed(1)} MB` : `${(n_bytes / 1e9).toFixed(2)} GB`;
-}
 
 export const showModel = (text) => ($("model").textContent = text);
 
@@ -127,10 +123,20 @@ async function use(row, force = false) {
     else choose(settled);
   }
   const here = row.node.contains(document.activeElement);
+  pollNow(); // its context may be of another size
   await refresh();
-  if (!done || !here || !$("models").open) return;
-  $("models").close();
-  $("question").focus();
+  if (done && here && $("models").open) {
+    $("models").close();
+    $("question").focus();
+  }
+  return done;
+}
+
+// The same for who chose it elsewhere; whether it is loaded. Where it is not, the dialog says why.
+export async function changeOver(name) {
+  const done = await use(rowNamed(name));
+  if (!done) openModels();
+  return done;
 }
 
 async function drop(row) {
@@ -147,19 +153,13 @@ function write(node, text) {
   node.hidden = !text;
 }
 
-function clock(seconds) {
-  const s = Math.ceil(seconds);
-  const parts = [Math.floor(s / 60) % 60, s % 60].map((n) => String(n).padStart(2, "0"));
-  return (s < 3600 ? parts : [Math.floor(s / 3600), ...parts]).join(":");
-}
-
 function facts({ bytes, parameters: n, licence, reasoning }) {
   const count = n && (n < 1e9 ? `${Math.round(n / 1e6)} M parameters` : `${(n / 1e9).toFixed(1)} B parameters`);
   return [bytes && size(bytes), count, licence, reasoning && "thinks aloud"].filter(Boolean);
 }
 
 function verdictFacts({ verdict, tokens_per_s: rate, memory_bytes: needs, available_bytes: free }) {
-  const speed = rate && `about ${rate.toFixed(rate < 1 ? 2 : rate < 10 ? 1 : 0)} tokens/s`;
+  const speed = rate && `about ${pace(rate)}`;
   const memory = needs && `needs ${size(needs)} of memory${free ? `; ${size(free)} free` : ""}`;
   return [verdict !== "unknown" && verdict, speed, memory].filter(Boolean);
 }
@@ -191,7 +191,7 @@ class Row {
 
   // How its download stands.
   goesOn(progress) {
-    if (this.progress?.state !== progress.state) tell(`${this.name}: ${STEPS[progress.state] ?? progress.state}`);
+    if (this.progress?.state !== progress.state) tell(`${this.name}: ${progressWords(progress).step}`);
     this.error = "";
     this.progress = progress;
     this.show();
@@ -259,14 +259,13 @@ class Row {
   #showProgress() {
     const { download, bar, amount, speed, step } = this.part;
     download.hidden = this.progress === null;
-    const { state, bytes, total_bytes: total, bytes_per_s: rate, seconds_left: left, note } = this.progress ?? {};
+    if (!this.progress) return;
+    const words = progressWords(this.progress);
     bar.setAttribute("aria-label", `Download of ${this.name}`);
-    if (total) Object.assign(bar, { max: total, value: bytes });
-    else bar.removeAttribute("value");
-    amount.textContent = total ? `${size(bytes)} of ${size(total)}` : "";
-    const pace = [rate && `${size(rate)}/s`, Number.isFinite(left) && `${clock(left)} left`].filter(Boolean);
-    speed.textContent = STEPS[state] ?? pace.join(" · ");
-    write(step, note ?? "");
+    showProgress(bar, this.progress);
+    amount.textContent = words.amount;
+    speed.textContent = words.speed;
+    write(step, this.progress.note ?? "");
   }
 
   #askToDelete() {
@@ -282,6 +281,7 @@ class Row {
   }
 }
 
+$("composer").addEventListener("submit", () => say(""));
 $("models-close").addEventListener("click", () => $("models").close());
 $("models").addEventListener("close", () => {
   for (const row of rows.values()) row.error = ""; // read, or out of date when it opens again

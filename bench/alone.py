@@ -1,0 +1,89 @@
+"""One client alone: how fast prompts are read and answers written, by the length of the prompt, and what choices cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+from bench import stream
+from bench.figure import Missing, Remark, Taken, taken
+from bench.machine import Meter
+from bench.plan import Plan
+from engine.header import Header
+from models import store
+
+N_TRIES = 8
+WARM = 0.8  # a usual temperature
+STORY = "Tell me a story about a fox."
+RANDOM = "random weights"  # the name that bench.shapes gives
+
+
+def lengths(url: str, n_ctx: int, plan: Plan) -> Iterator[Taken | Missing]:
+    """Prompts of exactly so many tokens, each new, and answers to them."""
+    text = stream.tokenized(url, stream.text(max(plan.lengths), "once"))
+    stream.go_on(url, text[: plan.lengths[0]], 4)  # the first one is not counted
+    meter = Meter.find()
+    fitting = [n for n in plan.lengths if n + plan.n_answer <= n_ctx]
+    for n in set(plan.lengths) - set(fitting):
+        why = f"the model's context is {n_ctx:,} tokens"
+        for key in (f"reading.{n}.tokens_per_s", f"reading.{n}.first_s", f"decode.{n}.tokens_per_s"):
+            yield Missing(key, why)
+    if not meter:
+        yield Missing("energy.joule_per_token", "this machine has no counter of energy that this user may read")
+    for _ in plan.turns():
+        for n in fitting:
+            yield from _one(url, text[:n], plan, meter)
+
+
+def _one(url: str, text: list[int], plan: Plan, meter: Meter | None) -> list[Taken]:
+    n = len(text)
+    for _ in range(N_TRIES):
+        prompt = (stream.tokenized(url, f"{time.time_ns()}") + text)[:n]
+        before = meter.read() if meter else []
+        answer = stream.go_on(url, prompt, plan.n_answer)
+        if answer.reason != "stop" or answer.n_tokens > plan.n_answer / 2:
+            break  # else it ended too soon to tell a speed, as trained models may
+    answer.checked(plan.n_answer, n)
+    first = answer.tokens[0]
+    values = [
+        Taken(f"reading.{n}.first_s", answer.first_s, answer.asked, first),
+        Taken(f"reading.{n}.tokens_per_s", n / answer.first_s, answer.asked, first),
+        Taken(f"decode.{n}.tokens_per_s", answer.per_s, first, answer.tokens[-1]),
+    ]
+    if meter and n == min(plan.lengths):
+        joules = meter.joules(before, meter.read())
+        values.append(Taken("energy.joule_per_token", joules / answer.n_tokens, answer.asked, answer.ended))
+    return values
+
+
+def sampling(url: str, plan: Plan) -> Iterator[Taken]:
+    """The likeliest token against one drawn by chance, by turns after the same prompt."""
+    chat = [{"role": "user", "content": f"{time.time_ns()}: {STORY}"}]
+    stream.ask(url, chat, 2)  # the prompt is known from here on
+    for turn in plan.turns():
+        started = time.perf_counter()
+        greedy = stream.ask(url, chat, plan.n_answer).checked(plan.n_answer).per_s
+        answer = stream.ask(url, chat, plan.n_answer, temperature=WARM, seed=turn)
+        sampled = answer.checked(plan.n_answer).per_s
+        values = {"sampling__greedy_per_s": greedy, "sampling__sampled_per_s": sampled}
+        yield from taken(started, **values, sampling__ratio=greedy / sampled)
+
+
+def stopping(url: str, model: Path, header: Header, plan: Plan) -> Iterator[Taken | Remark]:
+    """How much sooner an answer is done that may end with its second sentence."""
+    makes_sentences = header.name != RANDOM
+    with nullcontext(url) if makes_sentences else stream.linnet(str(store.DEMO), "--no-cache", "--no-draft") as server:
+        chat = [{"role": "user", "content": STORY}]
+        stream.ask(server, chat, 2)
+        if not makes_sentences:
+            for what in ("off_s", "on_s", "ratio"):
+                yield Remark(f"early_stop.{what}", "of the demo model: random weights make no sentences")
+        for _ in plan.turns():
+            started = time.perf_counter()
+            off, on = (
+                stream.ask(server, chat, plan.n_story, early_stop=early).checked(plan.n_story) for early in (False, True)
+            )
+            off_s, on_s = off.ended - off.asked, on.ended - on.asked
+            yield from taken(started, early_stop__off_s=off_s, early_stop__on_s=on_s, early_stop__ratio=off_s / on_s)

@@ -1,0 +1,179 @@
+"""How the chat page feels, by the browser's own clocks: its first paint, keys while an answer streams, typing ahead.
+
+    python -m bench.page MODEL.gguf [paint keys typed]     the last line is JSON
+
+It needs Chromium and what `make test` installs. `keys`: 4,000 tokens of Markdown at 200 tokens/s while somebody types.
+`typed`: a question of some 500 tokens, written at four words a second and sent with the last word, against the same kind
+of question pasted and sent at once: time to the first text.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from bench import stream
+from tests.browser import QUIET, chromium
+
+N_LOADS = 9
+N_TURNS = 3
+N_TOKENS, LETTERS, TOKENS_PER_S = 4000, 4, 200.0
+KEY_EVERY_MS = 90.0
+N_WORDS, WORDS_PER_S, WORDS_AT_ONCE = 88, 4.0, 4
+PATIENCE_MS = 120_000.0
+
+FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+WATCH_KEYS = """() => {
+  window.keys = [];
+  const take = (list) => list.getEntries().forEach((e) => e.name === "keydown" && window.keys.push(e));
+  new PerformanceObserver(take).observe({ type: "event", durationThreshold: 16 });
+}"""
+SLOW_KEYS = "window.keys.map(({ startTime, processingStart, duration }) => [processingStart - startTime, duration])"
+WATCH_TEXT = """() => {
+  window.sent = window.first = null;
+  const box = document.getElementById("question");
+  box.addEventListener("keydown", ({ key, timeStamp }) => key === "Enter" && (window.sent = timeStamp), true);
+  new MutationObserver(() => {
+    const text = [...document.querySelectorAll(".turn.assistant .text")].at(-1)?.textContent;
+    if (window.sent !== null && window.first === null && text) window.first = performance.now();
+  }).observe(document.getElementById("turns"), { subtree: true, childList: true, characterData: true });
+}"""
+
+
+@contextmanager
+def browser_page(url: str) -> Iterator[Page]:
+    """The page in a fresh Chromium."""
+    program = chromium()
+    if not program:
+        raise RuntimeError("No Chromium is installed.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(url)
+        page.wait_for_function("document.getElementById('status-facts').textContent")
+        yield page
+        browser.close()
+
+
+def paint(model: str) -> dict[str, float]:
+    """Milliseconds to the first paint of text; each load is one of a new visitor, nothing kept."""
+    values = []
+    with tempfile.TemporaryDirectory() as folder, stream.linnet(model, *options(folder)) as url, browser_page(url) as page:
+        assert page.context.browser
+        for _ in range(N_LOADS):
+            context = page.context.browser.new_context()
+            fresh = context.new_page()
+            fresh.goto(url)
+            fresh.wait_for_function(FIRST_PAINT)
+            values.append(float(fresh.evaluate(FIRST_PAINT)))
+            context.close()
+    return {"median_ms": statistics.median(values), "low_ms": min(values), "high_ms": max(values)}
+
+
+def keys(_: str) -> dict[str, float]:
+    """The longest delay of a key, and the longest time until it was painted, while an answer streams."""
+    text = "\n\n".join(path.read_text() for path in sorted((stream.ROOT / "docs").glob("*.md")))[: N_TOKENS * LETTERS]
+    with tempfile.NamedTemporaryFile("w", suffix=".md") as file:
+        file.write(text)
+        file.flush()
+        command = [sys.executable, "-m", "tests.stub", file.name, str(TOKENS_PER_S)]
+        process = subprocess.Popen(command, cwd=stream.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin and process.stdout
+        with process, browser_page(process.stdout.readline().strip()) as page:
+            page.evaluate(WATCH_KEYS)
+            page.get_by_label("Your message").fill("Tell me all of it.")
+            page.keyboard.press("Enter")
+            page.locator(".turn.assistant .text").filter(has_text="a").wait_for()
+            n_keys, began = 0, time.perf_counter()
+            while page.get_by_role("button", name="Stop").is_visible():
+                page.keyboard.press("abcdefghij "[n_keys % 11])
+                n_keys += 1
+                page.wait_for_timeout(KEY_EVERY_MS)
+            seconds = time.perf_counter() - began
+            slow = page.evaluate(SLOW_KEYS)
+            n_shown = len(page.locator(".turn.assistant .text").inner_text())
+            process.stdin.close()
+    delays, durations = ([pair[i] for pair in slow] or [0.0] for i in (0, 1))
+    figures = {"n_keys": n_keys, "seconds": seconds, "letters_shown": n_shown}
+    return figures | {"longest_delay_ms": max(delays), "longest_until_painted_ms": max(durations)}
+
+
+def typed(model: str) -> dict[str, float]:
+    """Seconds to the first text of a question typed and of one pasted, by turns; and their ratio."""
+    pairs = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        stream.linnet(model, *options(folder), "--no-draft") as url,
+        browser_page(url) as page,
+    ):
+        for _ in range(N_TURNS):
+            pairs.append((first_text(page, in_words), first_text(page, at_once)))
+    written, pasted = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratios = [a / b for a, b in pairs]
+    figures = {"typed_s": written, "pasted_s": pasted, "ratio": statistics.median(ratios)}
+    return figures | {"ratio_low": min(ratios), "ratio_high": max(ratios)}
+
+
+def first_text(page: Page, write: Callable[[Page, list[str]], None]) -> float:
+    """Seconds from Enter to the first text of the answer, in a new chat."""
+    page.reload()
+    page.goto(page.url.partition("#")[0])
+    page.wait_for_function("document.getElementById('status-facts').textContent")
+    page.get_by_role("button", name="New chat", exact=True).first.click()
+    page.evaluate(WATCH_TEXT)
+    page.get_by_label("Your message").focus()
+    write(page, stream.text(N_WORDS, time.time_ns()).split())
+    page.keyboard.press("Enter")
+    page.wait_for_function("window.first !== null")
+    seconds = float(page.evaluate("window.first - window.sent")) / 1000
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Send").wait_for()
+    return seconds
+
+
+def in_words(page: Page, words: list[str]) -> None:
+    """As somebody types who stops for a moment now and then."""
+    for i in range(0, len(words), WORDS_AT_ONCE):
+        page.keyboard.insert_text(" ".join(words[i : i + WORDS_AT_ONCE]) + " ")
+        page.wait_for_timeout(1000 * WORDS_AT_ONCE / WORDS_PER_S)
+
+
+def at_once(page: Page, words: list[str]) -> None:
+    """As it is pasted."""
+    page.keyboard.insert_text(" ".join(words))
+
+
+def options(folder: str) -> tuple[str, ...]:
+    """Of a server that leaves nothing behind."""
+    return ("--cache-dir", folder, "--chats", str(Path(folder) / "chats.db"))
+
+
+PARTS: dict[str, Callable[[str], dict[str, float]]] = {"paint": paint, "keys": keys, "typed": typed}
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    if not arguments or set(arguments[1:]) - set(PARTS):
+        print(__doc__, file=sys.stderr)
+        return 2
+    model, *names = arguments
+    figures = {}
+    for name in names or PARTS:
+        figures[name] = {what: round(value, 3) for what, value in PARTS[name](model).items()}
+        print(name, figures[name], flush=True)
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

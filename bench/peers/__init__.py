@@ -1,0 +1,1 @@
+"""Linnet beside other servers: the same model, prompts and client, by turns."""

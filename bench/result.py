@@ -1,0 +1,45 @@
+"""What a run says of itself, as the file of results keeps it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.figure import Figure, rounded
+from bench.machine import machine, versions
+from bench.rating import Rating
+from engine.header import Header
+
+FORMAT = 1
+FOLDER = Path(__file__).resolve().parent / "results"
+
+
+def result(
+    figures: dict[str, Figure], rating: Rating, model: dict[str, Any], settings: dict[str, int], **run: Any
+) -> dict[str, Any]:
+    """All of it as plain data. `run`: whether it was a quick one, and its seconds."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {"machine": machine(), "versions": versions(), "model": model, "settings": settings}
+    plain = [figure.plain() for figure in figures.values()]
+    return {"format": FORMAT, "date": now, **rounded(run), **about, "figures": plain, "rating": asdict(rating)}
+
+
+def about(path: Path, header: Header) -> dict[str, Any]:
+    """The model in a few words."""
+    kinds = " + ".join(list(header.mix)[:2])
+    description = f"{header.architecture} of {header.n_parameters / 1e9:.2g} billion parameters, {kinds}"
+    size_bytes, parameters = path.stat().st_size, header.n_parameters
+    return {"name": path.stem, "description": description, "size_bytes": size_bytes, "parameters": parameters}
+
+
+def write(result: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """Into <date>-<machine>.json, whose path it returns; an earlier one of the same day and machine is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['date'][:10]}-{result['machine']['name']}.json"
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(result, indent=1) + "\n")
+    beside.replace(path)
+    return path

@@ -1,0 +1,402 @@
+"""The list of chats, the composer and the keys, in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from engine.request import Finished, Request, Want
+from tests.browser import answers, ask, browser, open_page  # noqa: F401  # fixtures among them
+from tests.conftest import DEMO
+from tests.rig import ask as engine_ask
+from tests.rig import load, rigs
+from tests.stub import StubServer, stub
+from tests.test_transfer import CHATGPT, LLAMA
+
+pytestmark = pytest.mark.browser
+POLL = "import('/web/poll.js').then(({ pollNow }) => pollNow())"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[StubServer]:
+    """A server that keeps chats and answers at once."""
+    with stub(lambda _: ["Yes."], chats=tmp_path / "chats.db") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def unkept() -> Iterator[StubServer]:
+    with stub(lambda _: ["Yes."]) as server:
+        yield server
+
+
+def begin(page: Page, text: str) -> None:
+    """A chat in which this was asked."""
+    page.get_by_role("button", name="New chat", exact=True).click()
+    ask(page, text)
+    expect(answers(page).last.get_by_role("button", name="Delete answer")).to_be_attached()
+    expect(rows(page).filter(has_text=text)).to_have_count(1)
+
+
+def rows(page: Page):
+    return page.locator("#chat-list li")
+
+
+def link(page: Page, name: str):
+    return page.locator("#chat-list").get_by_role("link", name=name)
+
+
+def do(page: Page, chat: str, name: str) -> None:
+    """Something of the menu of a chat."""
+    rows(page).filter(has_text=chat).get_by_role("button").click()
+    page.get_by_role("menuitem", name=name).click()
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#chat-list .name").all_inner_texts()
+
+
+def file(name: str, content: bytes | str) -> dict[str, Any]:
+    return {"name": name, "mimeType": "", "buffer": content.encode() if isinstance(content, str) else content}
+
+
+def test_chats_are_listed_searched_renamed_pinned_deleted_and_brought_back(kept, open_page):
+    page = open_page(kept)
+    for text in ("about linnets", "about wrens", "about owls"):
+        begin(page, text)
+    assert names(page) == ["about owls", "about wrens", "about linnets"]
+    expect(link(page, "about owls")).to_have_attribute("aria-current", "page")
+    do(page, "wrens", "Pin")
+    expect(page.get_by_role("heading", name="Pinned")).to_be_visible()
+    assert names(page) == ["about wrens", "about owls", "about linnets"]
+    do(page, "linnets", "Rename")
+    page.get_by_label("Title of the chat").fill("Finches")
+    page.keyboard.press("Enter")
+    expect(link(page, "Finches")).to_be_focused()
+    page.get_by_label("Search the chats").fill("linnets")
+    expect(rows(page)).to_have_count(1)
+    expect(page.locator(".snippet")).to_have_text("about linnets")
+    page.get_by_label("Search the chats").fill("nothing of it")
+    expect(page.locator("#chat-list")).to_have_text("Nothing was found.")
+    page.get_by_label("Search the chats").fill("")
+    expect(rows(page)).to_have_count(3)
+    other = page.context.new_page()
+    other.goto(kept.url)
+    expect(rows(other)).to_have_count(3)
+    with page.expect_download() as download:
+        do(page, "owls", "Save as JSON")
+    assert download.value.suggested_filename == "about owls.json"
+    do(page, "owls", "Delete")  # which is open
+    expect(rows(page)).to_have_count(2)
+    expect(page.locator(".turn")).to_have_count(0)
+    other.evaluate(POLL)
+    expect(rows(other)).to_have_count(2)
+    page.get_by_role("button", name="Undo").click()
+    expect(link(page, "about owls")).to_be_visible()
+    expect(page.locator(".user .text")).to_have_text("about owls")
+    expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    other.evaluate(POLL)
+    expect(rows(other)).to_have_count(3)
+    link(page, "Finches").click()
+    expect(page.locator(".user .text")).to_have_text("about linnets")
+
+
+def test_a_chat_that_is_being_answered_is_marked(tmp_path, open_page):
+    may_end = threading.Event()
+
+    def script(request: Request) -> Iterator[str]:
+        yield "One."
+        assert may_end.wait(60)
+
+    with stub(script, chats=tmp_path / "chats.db") as server:
+        page = open_page(server)
+        ask(page, "go on")
+        mark = page.locator("#chat-list").get_by_label("Being answered:")
+        expect(mark).to_be_visible()
+        page.get_by_role("button", name="New chat", exact=True).click()
+        expect(mark).to_be_visible()
+        may_end.set()
+        page.wait_for_function("fetch('/api/chats').then((r) => r.json()).then(({ chats }) => !chats[0].running)")
+        page.evaluate(POLL)
+        expect(mark).to_have_count(0)
+        page.close()  # else the server waits for it
+
+
+def test_every_action_has_a_key_and_the_dialog_shows_them(kept, open_page):
+    page = open_page(kept)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    press = page.keyboard.press
+    for text in ("one", "two"):
+        begin(page, text)
+    press("Alt+c")
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text === 'Yes.')")
+    press("Alt+r")
+    expect(answers(page).get_by_label("Version 2 of 2")).to_be_visible()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    press("ArrowLeft")
+    expect(answers(page).get_by_label("Version 1 of 2")).to_be_visible()
+    press("ArrowRight")
+    expect(answers(page).get_by_label("Version 2 of 2")).to_be_visible()
+    press("Alt+e")
+    expect(page.get_by_label("Your question")).to_be_focused()
+    press("Escape")
+    press("Control+k")
+    expect(page.get_by_label("Search the chats")).to_be_focused()
+    press("ArrowDown")
+    expect(link(page, "two")).to_be_focused()
+    press("ArrowDown")
+    expect(link(page, "one")).to_be_focused()
+    press("F2")
+    page.keyboard.type("first")
+    press("Enter")
+    press("Alt+n")
+    expect(page.get_by_role("heading", name="Pinned")).to_be_visible()
+    expect(link(page, "first")).to_be_focused()
+    press("Delete")
+    expect(rows(page)).to_have_count(1)
+    expect(link(page, "two")).to_be_focused()
+    press("Alt+z")
+    expect(link(page, "first")).to_be_focused()
+    press("/")
+    expect(page.get_by_label("Your message")).to_be_focused()
+    press("Control+Shift+Backspace")
+    expect(rows(page)).to_have_count(1)
+    for key, name in (("Alt+s", None), ("Alt+a", "linnet-chats.json")):
+        link(page, "first").click()
+        expect(page.locator(".user .text")).to_have_text("one")
+        with page.expect_download() as download:
+            press(key)
+        assert download.value.suggested_filename == (name or "first.md")
+    press("Control+b")
+    expect(page.locator("#chats")).to_be_hidden()
+    press("Control+b")
+    press("Control+Shift+O")
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.get_by_label("Your message")).to_be_focused()
+    page.keyboard.type("?")
+    expect(page.get_by_label("Your message")).to_have_value("?")
+    for key, dialog in (("Alt+m", "Models"), ("Control+,", "Settings"), ("Control+/", "Keys")):
+        press(key)
+        expect(page.get_by_role("dialog", name=dialog)).to_be_visible()
+        press("Escape")
+    page.get_by_role("button", name="Keys").click()
+    expect(page.locator("#keys dt")).to_have_count(len(set(page.locator("#keys dl > div").all_inner_texts())))
+
+
+def test_where_it_is_narrow_the_chats_are_a_drawer_that_keeps_the_focus(kept, open_page):
+    page = open_page(kept, viewport={"width": 320, "height": 600})
+    ask(page, "about linnets")
+    expect(rows(page)).to_have_count(1)
+    opener = page.locator("#open-chats")
+    opener.click()
+    expect(opener).to_have_attribute("aria-expanded", "true")
+    expect(link(page, "about linnets")).to_be_focused()
+    assert page.evaluate("document.querySelector('main').inert")
+    page.keyboard.press("Escape")
+    expect(page.locator("#chats")).to_be_hidden()
+    expect(opener).to_be_focused()
+    opener.click()
+    page.get_by_role("button", name="New private chat").click()
+    expect(page.locator("#chats")).to_be_hidden()
+    expect(page.locator("#private")).to_have_text("Private: not stored")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    ask(page, "a secret")
+    expect(answers(page).locator(".text")).to_have_text("Yes.")
+    opener.click()
+    expect(rows(page)).to_have_count(1)
+    link(page, "about linnets").click()
+    expect(page.locator(".user .text")).to_have_text("about linnets")
+    expect(page.locator("#private")).to_be_hidden()
+    opener.click()
+    page.mouse.click(310, 300)
+    expect(page.locator("#chats")).to_be_hidden()
+
+
+def zipped(**files: str) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("_", "."), text, zipfile.ZIP_STORED if name == "b_jsonl" else None)
+    return buffer.getvalue()
+
+
+def test_chats_of_others_are_imported_from_files_and_ours_come_back(kept, open_page):
+    page = open_page(kept)
+    lines = [{"type": "session", **LLAMA["conv"]}, *({"type": "message", "message": m} for m in LLAMA["messages"])]
+    jsonl = "\n".join(json.dumps(line) for line in lines)
+    large = CHATGPT | {"title": "Large", "more": "x" * 8_100_000}
+
+    def take(n: int, *files: dict[str, Any]) -> None:
+        page.locator("#import-files").set_input_files(files)
+        expect(page.locator("#chats-said")).to_contain_text(f"{n} chat{'s have' if n > 1 else ' has'} come.")
+
+    take(2, file("a.jsonl", f"{jsonl}\n{jsonl}\n"), file("no.json", "no"), file("none.json", '{"a": 1}'))
+    said = page.locator("#chats-said .error")
+    expect(said).to_have_text([re.compile("^no.json: It is not JSON"), re.compile("^chat 1: This is neither")])
+    take(3, file("old.json", json.dumps([LLAMA])), file("conversations.json", json.dumps([CHATGPT, large, CHATGPT])))
+    expect(said).to_have_text("Large: It is too large (8.1 MB).")
+    take(2, file("chatgpt.zip", zipped(user_json='{"id": 1}', conversations_json=json.dumps([CHATGPT, CHATGPT]))))
+    expect(said).to_have_count(0)
+    take(3, file("llama.zip", zipped(a_jsonl=jsonl, b_jsonl=f"{jsonl}\n{jsonl}", c_txt="no")))
+    expect(rows(page)).to_have_count(10)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export all").click()
+    whole = Path(download.value.path()).read_text()
+    assert len(json.loads(whole)["chats"]) == 10
+    page.evaluate(
+        """text => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File([text], "linnet-chats.json"));
+          const drop = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true });
+          document.getElementById("chats").dispatchEvent(drop);
+        }""",
+        whole,
+    )
+    expect(rows(page)).to_have_count(20)
+    expect(page.locator("#files-list li")).to_have_count(0)
+
+
+def test_text_files_are_attached_counted_removed_and_sent(server, open_page):
+    page = open_page(server)
+    chips = page.locator("#files-list li")
+    given = [file("a.txt", "one two three"), file("b.py", "x = 1\n"), file("c.bin", b"a\0b"), file("d.txt", b"\xff\xfe")]
+    page.locator("#attach-files").set_input_files([*given, file("e.txt", "x" * 1_000_001)])
+    expect(chips).to_have_text([re.compile(r"^a\.txt\d+ tokens"), re.compile(r"^b\.py\d+ tokens")])
+    said = page.locator("#files-said")
+    expect(said).to_have_text("c.bin is not a text. d.txt is not a text. e.txt is larger than 1.0 MB.")
+    page.get_by_role("button", name="Remove b.py").click()
+    expect(chips).to_have_count(1)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for text in ("short", "long " * 500):
+        page.evaluate("text => navigator.clipboard.writeText(text)", text)
+        page.keyboard.press("Control+v")
+    expect(chips).to_have_count(2)
+    expect(page.get_by_label("Your message")).to_have_value("short")
+    page.get_by_role("button", name="Insert as text").click()
+    expect(page.get_by_label("Your message")).to_have_value(re.compile("^shortlong long"))
+    page.get_by_label("Your message").fill("What is in it?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".user .file summary")).to_have_text("a.txt")
+    expect(chips).to_have_count(0)
+
+
+def test_each_chat_has_its_own_draft_that_a_reload_keeps_but_not_a_private_one(kept, open_page):
+    page = open_page(kept)
+    box = page.get_by_label("Your message")
+    begin(page, "one")
+    expect(box).to_have_value("")
+    box.fill("draft of one")
+    page.locator("#attach-files").set_input_files([file("a.txt", "one")])
+    page.get_by_role("button", name="New chat", exact=True).click()
+    expect(box).to_have_value("")
+    box.fill("of a new one")
+    link(page, "one").click()
+    expect(box).to_have_value("draft of one")
+    page.reload()
+    expect(box).to_have_value("draft of one")
+    expect(page.locator("#files-list li")).to_have_count(1)
+    page.keyboard.press("Alt+p")
+    expect(box).to_have_value("")
+    box.fill("secret")
+    assert "secret" not in page.evaluate("JSON.stringify({ ...sessionStorage, ...localStorage })")
+    page.keyboard.press("Control+Shift+O")
+    expect(box).to_have_value("of a new one")
+
+
+class Ahead:
+    """The requests to read ahead that a server was sent."""
+
+    def __init__(self, page: Page) -> None:
+        self.bodies: list[Any] = []
+
+        def keep(request: Any) -> None:
+            if request.url.endswith("/api/prefill"):
+                self.bodies.append(request.post_data_json)
+
+        page.on("request", keep)
+
+
+def test_a_draft_is_read_ahead_and_the_answer_then_reads_hardly_anything(server, open_page):
+    page = open_page(server)
+    box = page.get_by_label("Your message")
+    question = "Please tell me in a few words what the capital of France is and why " * 8
+    for text in (question[:-30], question):
+        with page.expect_response("**/api/prefill") as response:
+            box.fill(text)
+        told = response.value.json()
+        assert told["complete"]
+    read = told["usage"]["prompt_tokens"]
+    assert told["usage"]["prompt_tokens_details"]["cached_tokens"] > read * 0.8  # more was typed: only that is read
+    page.keyboard.press("Enter")
+    expect(answers(page).locator(".facts")).to_contain_text(f"prompt {read}, {read - 1} remembered")
+
+
+def test_nothing_is_read_ahead_that_is_short_or_not_wanted_or_while_an_answer_runs(tmp_path, open_page):
+    may_end = threading.Event()
+
+    def script(request: Request) -> Iterator[str]:
+        if not request.background and request.want is Want.ANSWER:
+            yield "One."
+            assert may_end.wait(60)
+
+    with stub(script, chats=tmp_path / "chats.db") as server:
+        page = open_page(server)
+        ahead = Ahead(page)
+        box = page.get_by_label("Your message")
+        box.fill("short")
+        page.clock.install()
+        page.clock.run_for(1000)
+        ask(page, "go on")
+        expect(answers(page).locator(".text")).to_have_text("One.")
+        box.fill("a draft that is long enough")
+        page.clock.run_for(1000)
+        assert ahead.bodies == []
+        with page.expect_request("**/api/prefill"):
+            may_end.set()
+            expect(page.get_by_role("button", name="Send")).to_be_visible()
+            page.clock.run_for(1000)
+        said = [(message["role"], message["content"]) for message in ahead.bodies[0]["messages"]]
+        assert said == [("user", "go on"), ("assistant", "One."), ("user", "a draft that is long enough")]
+        page.evaluate("""localStorage.setItem("settings", JSON.stringify({ values: { prefillWhileTyping: false } }))""")
+        page.reload()
+        box.fill("a draft that is long enough, too")
+        page.clock.run_for(1000)
+        assert len(ahead.bodies) == 1
+        page.close()
+
+
+def test_a_server_that_keeps_no_chats_shows_none(unkept, open_page):
+    page = open_page(unkept)
+    expect(page.locator("#chats")).to_be_hidden()
+    expect(page.locator("#open-chats")).to_be_hidden()
+    for key in ("Control+k", "Control+b", "F2", "Alt+s", "Alt+z"):
+        page.keyboard.press(key)
+    expect(page.locator("#note")).to_have_text("This chat is not stored.")
+    ask(page, "hello")
+    expect(answers(page).locator(".text")).to_have_text("Yes.")
+
+
+def test_reading_ahead_costs_an_answer_no_step_and_no_token():
+    """In the engine, where each step can be counted."""
+    with rigs(load(DEMO)) as rig:
+        alone, busy = rig(), rig()
+        alone.run(engine_ask("real", "hello"))
+        busy.put(engine_ask("typed", "word " * 800, background=True))
+        busy.step()
+        n_steps, n_read = busy.n_steps, busy.n_read
+        busy.put(engine_ask("real", "hello"))
+        while not any(isinstance(word, Finished) and word.id == "real" for word in busy.words):
+            busy.step()
+        assert busy.n_steps - n_steps == alone.n_steps
+        assert busy.n_read - n_read <= alone.n_read  # less, for their beginnings are the same
+        busy.run()
+        assert busy.end("typed").stop_reason == "read"  # it went on afterwards

@@ -1,0 +1,97 @@
+// One answer, from the request to its end: asked for, followed, and asked for again with less where the context is full.
+import { modelState } from "./api.js";
+import { begin, fold } from "./live.js";
+import { chosen } from "./models.js";
+import { options, preference, systemPrompt } from "./settings.js";
+
+const DICED = 0.7; // the temperature of another answer to the same question, which would be the same one without dice
+
+// What is said to the model of a question and its files.
+export const withFiles = (text, files = []) =>
+  [...files.map(({ name, text: content }) => `File ${name}:\n\`\`\`\n${content}\n\`\`\``), text].join("\n\n");
+
+// The branch down to a message as it goes to the model: without thoughts, and without questions that got no answer.
+export function conversation(chat, end) {
+  const path = chat.tree.pathTo(end);
+  const first = Math.max(0, path.findIndex(({ id }) => id === chat.from));
+  const said = [];
+  for (const { role, content, files } of path.slice(first)) {
+    if (role === "user") {
+      if (said.at(-1)?.role === "user") said.pop();
+      said.push({ role, content: withFiles(content, files) });
+    } else if (content.trim()) said.push({ role, content });
+  }
+  const system = chat.system ?? systemPrompt();
+  return system ? [{ role: "system", content: system }, ...said] : said;
+}
+
+// Writes the answer into `message`, which stands in the chat's tree below the question; `show` is called as it grows. `how`:
+// {afresh, another, continues}. Throws ApiError. Aborting the signal only ends the following.
+export async function answerTo(chat, question, message, how, signal, show) {
+  const told = tellOfLoading(message, signal, show);
+  for (;;) {
+    try {
+      await begun(chat, question, message, how);
+      if (message.stopping) await chat.store.stopAnswer(message.id);
+      return await followed(chat, message, signal, show);
+    } catch (error) {
+      if (error.code !== "context_length_exceeded" || message.content || !leaveOut(chat, question, message)) throw error;
+      if (!message.local) await chat.store.removeMessage(chat.id, message.id);
+      message.local = true;
+      show();
+    } finally {
+      clearTimeout(told.timer);
+    }
+  }
+}
+
+async function begun(chat, question, message, { afresh = false, another = false, continues = false }) {
+  const request = { ...options(), messages: conversation(chat, continues ? message.id : question.id) };
+  if (another) {
+    delete request.seed;
+    request.temperature = Math.max(request.temperature ?? 0, DICED);
+  }
+  if (continues) request.continue_final_message = true;
+  if (chat.private) request.private = true; // nor does what is computed for it go to disk
+  const body = { parent: question.id, request, afresh: afresh || another, ...(continues && { continues: message.id }) };
+  const { id, facts } = await chat.store.beginAnswer(chat.id, body);
+  message.events = 0; // from the beginning, whatever it has said already
+  Object.assign(message.facts, facts);
+  chat.tree.rename(message, id);
+  message.local = false;
+}
+
+export async function followed(chat, message, signal, show) {
+  if (!message.live) begin(message, performance.now() - (Date.now() - message.created * 1000));
+  for await (const event of chat.store.follow(message.id, message.events ?? 0, signal)) {
+    fold(message, event);
+    show();
+  }
+}
+
+// The oldest question with its answer; false when nothing could be left out.
+function leaveOut(chat, question, message) {
+  if (preference("onContextFull") !== "leave-out-oldest") return false;
+  const path = chat.tree.pathTo(question.id);
+  const from = Math.max(0, path.findIndex(({ id }) => id === chat.from));
+  const next = path.findIndex(({ role }, i) => i > from && role === "user");
+  if (next < 0) return false;
+  chat.from = path[next].id;
+  message.note = `The first ${next} turns were left out: the context is full.`;
+  return true;
+}
+
+// The stream keeps quiet while the model is loaded, which may take a minute; so it is asked for.
+function tellOfLoading(message, signal, show) {
+  const told = { timer: null };
+  const look = async () => {
+    const state = await modelState(chosen() ?? "default").catch(() => "loaded"); // the answer itself will say what is wrong
+    if (signal.aborted || message.live.first !== null || message.state !== "running") return;
+    if (state === "loaded" && !message.live.waits.startsWith("loading")) return;
+    message.live.waits = state === "loaded" ? "" : "loading the model …";
+    show();
+    told.timer = setTimeout(look, 1000);
+  };
+  told.timer = setTimeout(look, 300);
+  return told;
+}

@@ -1,0 +1,193 @@
+// Where questions are written: the text, the files that go with it, and the reading ahead of both while somebody types.
+import { ask as request, call } from "./api.js";
+import { ask, conversation, currentChat, isAnswering, on, withFiles } from "./chat.js";
+import { chosen } from "./models.js";
+import { onChange, preference } from "./settings.js";
+import { count, size } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const box = $("question");
+const FILE_BYTES = 1e6;
+const LONG_PASTE = 2000; // characters: such a text becomes a file
+const PAUSE_MS = 300; // in the typing, before the draft is read ahead
+const SHORT = 20; // characters that are not worth it
+let files = []; // {name, text, pasted?, counted?}
+let place = null; // of the draft in sessionStorage
+let sent = false; // from here: the chat that gets its name now is still the same
+let answering = false;
+let ahead = null; // the reading that is under way
+let timer = null;
+
+export const draft = () => box.value;
+
+export function setDraft(text) {
+  box.value = text;
+  changed();
+}
+
+export const clear = () => setDraft("");
+export const focus = () => box.focus();
+export const attach = () => $("attach-files").click();
+
+function changed() {
+  $("send").disabled = !box.value.trim() && !files.length;
+  box.style.height = "auto";
+  box.style.height = `${box.scrollHeight + 2}px`;
+  keep("text", box.value);
+  readAhead();
+}
+
+function keep(what, value) {
+  if (place === null || place === "private") return;
+  try {
+    if (value) sessionStorage.setItem(`${what} ${place}`, value);
+    else sessionStorage.removeItem(`${what} ${place}`);
+  } catch (error) {
+    console.warn("The draft is too long to outlive a reload.", error);
+  }
+}
+
+// Each chat has its own draft.
+function show() {
+  if (answering !== isAnswering()) {
+    answering = !answering;
+    readAhead(); // what was written meanwhile; or not, while an answer runs
+  }
+  const { id, private: isPrivate } = currentChat();
+  const next = isPrivate ? "private" : (id ?? "new");
+  if (next === place) return;
+  const same = place === null ? box.value : sent && place === "new" && id;
+  if (same) keep("text", "");
+  place = next;
+  sent = false;
+  if (same) return keep("text", box.value);
+  const kept = (what) => (isPrivate ? null : sessionStorage.getItem(`${what} ${place}`));
+  box.value = kept("text") ?? "";
+  setFiles(JSON.parse(kept("files") ?? "[]"));
+}
+
+// Asks the engine to read the draft as it would be sent, when it has nothing else to do. What has been read stays known, so
+// nothing is lost where it is ended before.
+function readAhead() {
+  clearTimeout(timer);
+  ahead?.abort();
+  const content = withFiles(box.value.trim(), files);
+  if (content.length < SHORT || isAnswering() || !preference("prefillWhileTyping")) return;
+  timer = setTimeout(() => {
+    const said = conversation();
+    if (said.at(-1)?.role === "user") said.pop(); // it got no answer
+    ahead = new AbortController();
+    const body = JSON.stringify({ model: chosen(), messages: [...said, { role: "user", content }] });
+    call("/api/prefill", { method: "POST", body, signal: ahead.signal }).catch(() => {}); // nobody waits for it
+  }, PAUSE_MS);
+}
+
+function setFiles(all) {
+  files = all;
+  $("files-list").replaceChildren(...files.map(row));
+  keep("files", files.length ? JSON.stringify(files.map(({ counted, ...file }) => file)) : "");
+  $("files-said").textContent = "";
+  changed();
+}
+
+function row(file) {
+  const node = document.createElement("li");
+  const amount = Object.assign(document.createElement("span"), { className: "facts" });
+  const button = (textContent, ariaLabel, act) => {
+    const fields = { type: "button", className: "quiet", textContent, ariaLabel };
+    node.append(Object.assign(document.createElement("button"), fields));
+    node.lastChild.addEventListener("click", () => {
+      setFiles(files.filter((other) => other !== file));
+      focus();
+      act?.();
+    });
+  };
+  amount.textContent = size(file.text.length);
+  countTokens(file, amount);
+  node.append(file.name, amount);
+  if (file.pasted) button("Insert as text", null, () => {
+    box.setRangeText(file.text, box.selectionStart, box.selectionEnd, "end");
+    changed();
+  });
+  button("×", `Remove ${file.name}`);
+  return node;
+}
+
+async function countTokens(file, amount) {
+  file.counted ??= request("/tokenize", "POST", { model: chosen(), content: file.text }).catch(() => ({})); // then its size
+  const { tokens } = await file.counted;
+  if (tokens) amount.textContent = `${count(tokens.length)} tokens`;
+}
+
+async function addFiles(given) {
+  const refused = [];
+  const added = [];
+  for (const file of given) {
+    const { name, pasted } = file;
+    const text = file.size <= FILE_BYTES ? await textOf(file) : null;
+    if (text !== null) added.push({ name: name.slice(0, 255), text, pasted });
+    else refused.push(file.size > FILE_BYTES ? `${name} is larger than ${size(FILE_BYTES)}.` : `${name} is not a text.`);
+  }
+  setFiles([...files, ...added]);
+  $("files-said").textContent = refused.join(" ");
+  focus();
+}
+
+// null: it is none.
+async function textOf(file) {
+  const bytes = await file.arrayBuffer();
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return text.includes("\0") ? null : text;
+  } catch (error) {
+    if (error instanceof TypeError) return null;
+    throw error;
+  }
+}
+
+function pasted(event) {
+  const { files: given, types } = event.clipboardData;
+  const text = event.clipboardData.getData("text/plain");
+  if (given.length && !types.includes("text/plain")) addFiles(given);
+  else if (text.length > LONG_PASTE) addFiles([Object.assign(new Blob([text]), { name: "pasted text", pasted: true })]);
+  else return;
+  event.preventDefault();
+}
+
+function dragged(event) {
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault(); // else the browser opens the file
+  document.body.classList.toggle("dropping", event.type === "dragover");
+  if (event.type === "drop" && event.dataTransfer.files.length) addFiles(event.dataTransfer.files);
+}
+
+// Enter that ends the composition of a Chinese or Japanese word must not send; Safari tells it only by the old code.
+const composing = (event) => event.isComposing || event.keyCode === 229;
+
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = box.value.trim();
+  if ((!text && !files.length) || isAnswering()) return;
+  const given = files.map(({ name, text: content }) => ({ name, text: content }));
+  sent = true;
+  box.value = "";
+  setFiles([]);
+  ask(text, given);
+});
+box.addEventListener("input", changed);
+box.addEventListener("paste", pasted);
+box.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || composing(event)) return;
+  event.preventDefault();
+  $("composer").requestSubmit();
+});
+$("attach").addEventListener("click", attach);
+$("attach-files").addEventListener("change", ({ target }) => {
+  addFiles([...target.files]);
+  target.value = "";
+});
+for (const type of ["dragover", "drop"]) document.addEventListener(type, dragged);
+document.addEventListener("dragleave", ({ relatedTarget }) => relatedTarget ?? document.body.classList.remove("dropping"));
+on("change", show);
+onChange(readAhead);
+changed();
