@@ -8,14 +8,14 @@ from dataclasses import asdict
 from xml.etree import ElementTree
 
 import pytest
-from bench.peers.pairs import Pairs
-from bench.peers.scenarios import SCENARIOS, Sample
 
 from bench import chart, report
 from bench.chart import Series, Value
 from bench.figure import Figure, Limit
 from bench.kinds import kinds
 from bench.peers.contest import Row
+from bench.peers.pairs import Pairs
+from bench.peers.scenarios import SCENARIOS, Sample
 from bench.plan import FULL
 from bench.rating import BARS, COMFORTABLE, HIGH_SHARE_OF_MEMORY, LOW_SHARE_OF_LOOP, SLOW, UNKNOWN, USABLE, rate
 from settings import Settings
