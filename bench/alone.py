@@ -28,8 +28,8 @@ def lengths(url: str, n_ctx: int, plan: Plan) -> Iterator[Taken | Missing]:
     fitting = [n for n in plan.lengths if n + plan.n_answer <= n_ctx]
     for n in set(plan.lengths) - set(fitting):
         why = f"the model's context is {n_ctx:,} tokens"
-        for key in (f"reading.{n}.tokens_per_s", f"reading.{n}.first_s", f"decode.{n}.tokens_per_s"):
-            yield Missing(key, why)
+        for key in ("reading.{n}.tokens_per_s", "reading.{n}.first_s", "decode.{n}.tokens_per_s", "limit.after.{n}.step_ms"):
+            yield Missing(key.replace("{n}", str(n)), why)
     if not meter:
         yield Missing("energy.joule_per_token", "this machine has no counter of energy that this user may read")
     for _ in plan.turns():

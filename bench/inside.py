@@ -27,12 +27,13 @@ from bench.kinds import SEQUENCES
 from bench.plan import Plan
 from bench.steps import again_with_environment
 from engine import threads
+from engine.header import read_header
 from engine.native.model import Model, ModelError
 from engine.request import Config
 from engine.scheduler import step_size
 from engine.worker import identity, measured_costs
 
-N_CTX = 512  # tokens; what is measured here is short
+N_CTX = 512  # tokens; most of what is measured here is short
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -88,7 +89,8 @@ def _n_read() -> int:
 def loop(path: Path, folder: Path, plan: Plan) -> Iterator[Taken]:
     """One load for all of it."""
     started = time.perf_counter()
-    config = Config(str(path), N_CTX, max(SEQUENCES), threads.count(), draft=False, cache_dir=str(folder))
+    n_ctx = min(max(N_CTX, max(plan.lengths) + plan.n_steps), read_header(path).n_ctx or N_CTX)
+    config = Config(str(path), n_ctx, max(SEQUENCES), threads.count(), draft=False, cache_dir=str(folder))
     model = Probe(config, *step_size(config))
     yield Taken("load.warm_s", model.load_s, started, time.perf_counter())
     costs = measured_costs(model, config, identity(config, model))

@@ -58,6 +58,7 @@ KINDS = {
     "energy.joule_per_token": Kind(COST, "energy of a token of one answer", "J", "of the whole processor"),
     "limit.read_gb_per_s": Kind(LIMIT, "weights multiplied with one vector, read from memory", "GB/s"),
     "limit.bare.{n}.step_ms": Kind(LIMIT, "llama_decode alone, a step of {n}", "ms"),
+    "limit.after.{n}.step_ms": Kind(LIMIT, "llama_decode alone, a step of 1 after {n} tokens", "ms"),
     "step.{n}.native_ms": Kind(STEP, "a step of {n}: llama_decode", "ms"),
     "step.{n}.sampling_ms": Kind(STEP, "a step of {n}: choosing the token", "ms"),
     "step.{n}.outside_ms": Kind(STEP, "a step of {n}: all else in the engine", "ms"),
@@ -77,5 +78,5 @@ def kinds(plan: Plan) -> dict[str, Kind]:
 def _numbers(pattern: str, plan: Plan) -> tuple[int, ...]:
     if "{n}" not in pattern:
         return (0,)
-    counts = {"reading": plan.lengths, "decode": plan.lengths, "clients": plan.clients}
-    return counts.get(pattern.split(".")[0], SEQUENCES)
+    counts = {"reading": plan.lengths, "decode": plan.lengths, "limit.after": plan.lengths, "clients": plan.clients}
+    return counts.get(pattern.partition(".{n}")[0], SEQUENCES)

@@ -15,6 +15,7 @@ from models import fit
 
 READ = "limit.read_gb_per_s"
 BARE = "limit.bare.{n}.step_ms"
+AFTER = "limit.after.{n}.step_ms"
 MEMORY, LOOP = "memory", "bare loop"
 
 
@@ -51,7 +52,8 @@ def with_limits(figures: dict[str, Figure], header: Header, plan: Plan) -> dict[
     for n in plan.lengths:
         touched = bytes_touched(header, n + plan.n_answer / 2)
         best = read_bytes_per_s / touched if read_bytes_per_s else None
-        add(f"decode.{n}.tokens_per_s", memory=best, bare_loop=1000 / bare_ms[1] if bare_ms[1] else None)
+        step_ms = figures[AFTER.replace("{n}", str(n))].median
+        add(f"decode.{n}.tokens_per_s", memory=best, bare_loop=1000 / step_ms if step_ms else None)
     for n, step_ms in bare_ms.items():
         if n in plan.clients:
             add(f"clients.{n}.total_per_s", bare_loop=1000 * n / step_ms if step_ms else None)

@@ -15,7 +15,7 @@ import queue
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,21 +116,43 @@ def loop_alone(
 
 def bare(model: Model, n_sequences: int, n_prompt: int, n_steps: int = N_STEPS) -> float:
     """Median seconds of a step of a loop without anything around it."""
-    steps = []
     for slot in range(n_sequences):
+        _read(model, slot, 0, n_prompt)
+    step_s = _bare_steps(model, n_sequences, n_prompt, n_steps)
+    for slot in range(n_sequences):
+        model.cut(slot, 0)
+    return step_s
+
+
+def bare_after(model: Model, lengths: Sequence[int], n_steps: int) -> Iterator[tuple[int, float]]:
+    """The same for one sequence after prompts of these lengths, which grow: each is what was read, and more."""
+    n_read = 0
+    for n in sorted(lengths):
+        _read(model, 0, n_read, n)
+        n_read = n
+        yield n, _bare_steps(model, 1, n, n_steps)
+        model.cut(0, n)
+    model.cut(0, 0)
+
+
+def _read(model: Model, slot: int, start: int, stop: int) -> None:
+    for at in range(start, stop, model.batch.size):
+        n = min(stop - at, model.batch.size)
         model.batch.clear()
-        model.batch.add(slot, [ANY] * n_prompt, 0, 1)
+        model.batch.add(slot, [ANY] * n, at, 1)
         Model.decode(model)
+
+
+def _bare_steps(model: Model, n_sequences: int, n_prompt: int, n_steps: int) -> float:
+    steps = []
     for position in range(n_prompt, n_prompt + n_steps):
         started = time.perf_counter()
         model.batch.clear()
-        rows = [model.batch.add(slot, [ANY + position], position, 1) for slot in range(n_sequences)]
+        rows = [model.batch.add(slot, [ANY + position % 100], position, 1) for slot in range(n_sequences)]
         Model.decode(model)
         for row in rows:
             int(model.logits(row).argmax())
         steps.append(time.perf_counter() - started)
-    for slot in range(n_sequences):
-        model.cut(slot, 0)
     return statistics.median(steps)
 
 
@@ -145,6 +167,9 @@ def values(model: ClockedModel, config: Config, costs: Costs, plan: Plan) -> Ite
             started = time.perf_counter()
             step_s = bare(model, n, step.n_prompt, plan.n_steps)
             yield from taken(started, **{f"limit.bare.{n}.step_ms": 1000 * step_s})
+        started = time.perf_counter()
+        for n, step_s in bare_after(model, [n for n in plan.lengths if n + plan.n_steps <= model.n_ctx], plan.n_steps):
+            yield from taken(started, **{f"limit.after.{n}.step_ms": 1000 * step_s})
 
 
 def again_with_environment(module: str, environment: dict[str, str]) -> None:

@@ -110,7 +110,7 @@ def test_shares_are_of_the_limit_whether_more_or_less_is_better():
     plan = Plan((64,), (1, 4))
     of = {key: Figure(key, kind.group, kind.title, kind.unit, [1.0]) for key, kind in kinds(plan).items()}
     given = {"limit.read_gb_per_s": 10.0, "limit.bare.1.step_ms": 50.0, "limit.bare.4.step_ms": 100.0}
-    given |= {"decode.64.tokens_per_s": 18.0, "clients.4.total_per_s": 20.0}
+    given |= {"limit.after.64.step_ms": 50.0, "decode.64.tokens_per_s": 18.0, "clients.4.total_per_s": 20.0}
     of |= {key: replace(of[key], values=[value]) for key, value in given.items()}
     header = read_header(DEMO)
     done = with_limits(of, header, plan)
