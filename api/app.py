@@ -41,7 +41,8 @@ from web.chats import Chats
 log = logging.getLogger("linnet")
 VERSION = "0.1.0"
 LARGEST_BODY_BYTES = 8 * 2**20
-QUIET = ("/health", "/status", "/metrics")  # not logged: somebody looks every few seconds
+# Not logged: somebody looks every few seconds, and the page asks for each of its files and ten times a second for HTML.
+QUIET = ("/health", "/status", "/metrics", "/api/markdown", "/web/<name>")
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -69,10 +70,11 @@ def create_app(settings: Settings, pool: Pool, fetching: Downloads | None = None
 
     @app.after_request
     def logged(response: Response) -> Response:
-        rule = request.url_rule  # without one it could be anything, and each would be counted by itself
-        traffic.count(request.method, rule.rule if rule else "none", response.status_code)
+        # Without a rule it could be anything, and each would be counted by itself.
+        route = request.url_rule.rule if request.url_rule else "none"
+        traffic.count(request.method, route, response.status_code)
         # A chat that got as far as the engine logs itself when it ends.
-        if LOGS_ITSELF not in request.environ and request.path not in QUIET:
+        if LOGS_ITSELF not in request.environ and route not in QUIET:
             log.info("%s %s %d", request.method, request.path, response.status_code)
         response.headers.update(web.HEADERS)
         response.headers["X-Request-Id"] = g.id

@@ -20,7 +20,7 @@ from api.errors import ApiError
 from settings import Settings
 
 OPEN_PATHS = ("/", "/health", "/web/", "/api/session")  # for everybody: the page asks for the key itself
-PAGES = ("/", "/status")  # other sites may link to them
+PAGES = ("/", "/status")  # other sites may link to them; a page itself says nothing of what the server does
 
 
 def check(settings: Settings) -> None:
@@ -31,7 +31,7 @@ def check(settings: Settings) -> None:
     origin = request.headers.get("Origin")
     if (origin and origin.partition("://")[2] != request.host) or _begun_elsewhere():
         raise _forbidden("Pages of other sites may not use this server.")
-    if settings.api_keys and not _is_open(request.path):
+    if settings.api_keys and not _is_open(request.path) and not (request.path in PAGES and wants_page()):
         key = given_key(settings)
         if not key:
             raise wrong_key()
@@ -63,6 +63,11 @@ def cookie_name() -> str:
 def session_of(key: str) -> str:
     """What stands in the cookie of those who know the key. The key cannot be read from it."""
     return hmac.new(key.encode(), b"Linnet's session", hashlib.sha256).hexdigest()
+
+
+def wants_page() -> bool:
+    """Whether a browser asks for something to look at. Whoever takes JSON as well gets that."""
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
 def wrong_key() -> ApiError:

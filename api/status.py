@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-import web
+from api.guard import wants_page
 from api.metrics import Metrics, Traffic
 from api.pool import Model, Pool
 from engine import memory
@@ -17,6 +17,7 @@ from engine.stream import State, Status
 from engine.tally import Told
 from models import store
 from settings import Settings
+from web import files
 
 CHATS = "linnet.chats"  # the extension of the application that keeps chats, if there is one: it has a `version`
 
@@ -34,6 +35,7 @@ class Facts:
         models, status = self.models(), default.engine.status()
         ready = status.ready
         known, computed = told.counts.n_known, told.counts.n_prompt
+        n_loaded = max(1, sum(model["state"] == "loaded" for model in models))  # each has slots and a queue of its own
         return {
             "status": "ok" if status.serves else status.state,
             "model": default.name,
@@ -41,8 +43,11 @@ class Facts:
             "context": ready.n_ctx if ready else None,
             "engine": ready.build if ready else None,
             "threads": default.engine.config.n_threads,
-            "slots": {"n": self._settings.slots, "busy": sum(model["busy"] for model in models)},
-            "queue": {"waiting": sum(model["waiting"] for model in models), "limit": self._settings.max_queue},
+            "slots": {"n": n_loaded * self._settings.slots, "busy": sum(model["busy"] for model in models)},
+            "queue": {
+                "waiting": sum(model["waiting"] for model in models),
+                "limit": n_loaded * self._settings.max_queue,
+            },
             "tokens_per_s": {"now": round(told.tokens_per_s, 2), "minutes": [round(n, 2) for n in told.minutes]},
             "cache": self.cache(),
             "prefix": {"known_tokens": known, "read_tokens": computed, "known_rate": _part(known, computed)},
@@ -105,9 +110,8 @@ def blueprint(settings: Settings, pool: Pool, traffic: Traffic) -> Blueprint:
 
     @routes.get("/status")
     def status() -> Response:
-        best = request.accept_mimetypes.best_match(["application/json", "text/html"])  # whoever takes both gets the first
-        response = web.page_file("status.html") if best == "text/html" else jsonify(facts.all())
-        response.headers["Vary"] = "Accept"
+        response = files.response("status.html") if wants_page() else jsonify(facts.all())
+        response.vary.add("Accept")
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 

@@ -30,6 +30,7 @@ N_LETTERS = (2, 60)  # what is shorter or longer is no title
 N_LEAST_PARAMS = 200_000_000  # smaller models do not understand what is wanted
 QUIET_S = 2.0  # the engine has had nothing to do for so long
 POLL_S = 0.2
+YIELD_S = 0.02  # a title that is being made gives way so soon
 MOST_WISHES = 100
 DECORATION = " \t\"'“”„«»`*#_.:"
 
@@ -108,7 +109,7 @@ class Titles:
         with closing(
             engine.submit(Request(uuid.uuid4().hex, messages, max_tokens=N_TOKENS, stop=["\n\n"], think=0))
         ) as events:
-            while not isinstance(event := events.next(POLL_S), Finished):
+            while not isinstance(event := events.next(YIELD_S), Finished):
                 if isinstance(event, Failed):
                     return ""
                 if isinstance(event, Delta):

@@ -4,32 +4,36 @@
     make bench MODEL=path-or-name ARGS=--quick    another one; in less than a minute
 
 The client is this process; the server and everything else that runs llama.cpp are processes of their own. The table goes
-to standard output, the progress to standard error. The last line is the path of the file of results.
+to standard output, the progress to standard error. The last line is the path of the file of results. Where a part fails its
+figures are not available, with the reason; the others are measured all the same, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+
+import psutil
 
 from bench import alone, answers, clients, inside, limit, rating, report, stream
 from bench import result as results
 from bench.chats import Chats
-from bench.figure import BenchError, Found
+from bench.figure import BenchError, Found, Record
 from bench.kinds import kinds
 from bench.machine import machine
 from bench.neighbours import Neighbours
 from bench.plan import FULL, QUICK, Plan
-from bench.record import Record
 from bench.table import line, table
 from engine import memory, threads
 from engine.header import Header, HeaderError, read_header
@@ -39,6 +43,7 @@ from models import store
 CACHE = Path(os.environ.get("LINNET_CACHE_DIR") or "~/.cache/linnet").expanduser()  # where servers note what they used
 SHAPE, SHAPE_FILE = "tinyllama", stream.ROOT / "build" / "tinyllama-shape.gguf"
 N_CTX = 2048  # tokens of one request
+FAILURES = (BenchError, RuntimeError, OSError, HTTPException, psutil.Error, ValueError, LookupError)  # also odd JSON
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,15 @@ class Subject:
         return ("--cache-dir", str(folder), "--no-draft", *sizes)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some of what is measured."""
+
+    name: str
+    begins: tuple[str, ...]  # with which the keys of its figures begin
+    found: Iterable[Found]
+
+
 def main(arguments: list[str], plan: Plan | None = None, folder: Path = results.FOLDER) -> int:
     """The exit code."""
     parser = argparse.ArgumentParser("make bench", description="Measures a model on this machine.")
@@ -76,18 +90,19 @@ def main(arguments: list[str], plan: Plan | None = None, folder: Path = results.
     except (store.StoreError, HeaderError, memory.DoesNotFitError) as error:
         print(error, file=sys.stderr)
         return 2
-    neighbours = Neighbours()
     try:
-        print(run(Subject(path, header, n_ctx, plan), chosen.quick, neighbours.disturbed, folder))
+        with closing(Neighbours()) as neighbours:
+            written, failed = run(Subject(path, header, n_ctx, plan), chosen.quick, neighbours.disturbed, folder)
     except (BenchError, RuntimeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped; nothing was written.", file=sys.stderr)
         return 130
-    finally:
-        neighbours.close()
-    return 0
+    for name, why in failed.items():
+        print(f"{name}: {why}", file=sys.stderr)
+    print(written)
+    return 1 if failed else 0
 
 
 def default() -> Path:
@@ -107,8 +122,13 @@ def default() -> Path:
     return SHAPE_FILE.resolve()
 
 
-def run(subject: Subject, quick: bool, disturbed: Callable[[float, float], bool], folder: Path) -> Path:
-    """Measures everything and prints the table; the path of the results. Raises BenchError, RuntimeError, OSError."""
+def run(
+    subject: Subject, quick: bool, disturbed: Callable[[float, float], bool], folder: Path
+) -> tuple[Path, dict[str, str]]:
+    """Measures everything and prints the table; the path of the results, and which parts failed why.
+
+    Raises BenchError, RuntimeError, OSError when no server can be started, or nothing be written.
+    """
     started = time.perf_counter()
     model, plan = results.about(subject.path, subject.header), subject.plan
     about_machine = machine()
@@ -119,53 +139,66 @@ def run(subject: Subject, quick: bool, disturbed: Callable[[float, float], bool]
         flush=True,
     )
     record = Record(kinds(plan), disturbed)
-    with tempfile.TemporaryDirectory(prefix="linnet-bench-") as scratch:
-        follow(record, parts(subject, Path(scratch)), started)
+    with tempfile.TemporaryDirectory(prefix="linnet-bench-") as scratch, closing(parts(subject, Path(scratch))) as all_parts:
+        failed = follow(record, all_parts, started)
     figures = limit.with_limits(record.figures(), subject.header, plan)
-    rated = rating.rate(figures, model, settings, about_machine)
+    rated = rating.rate(figures, model)
     print("\n".join(table(figures.values())))
     print(f"\n{rated.word.capitalize()}. {rated.reason} {rated.next}\n")
     seconds = time.perf_counter() - started
     found = results.result(figures, rated, model, settings, quick=quick, seconds=seconds)
     path = results.write(found, folder)
-    peers = path.with_name(f"{path.stem}-peers.json")
     page = path.with_suffix(".html")
-    report.write(found, page, json.loads(peers.read_text()) if peers.exists() else None)
+    try:
+        peers = report.beside(path, found)
+    except report.ReportError as error:
+        print(error, file=sys.stderr)
+        peers = None
+    report.write(found, page, peers)
     print(f"{seconds:.0f} s. With pictures: {page}")
-    return path
+    return path, failed
 
 
-def parts(subject: Subject, folder: Path) -> Iterator[tuple[str, Iterable[Found]]]:
-    """What is measured, one after the other, and what it is called."""
+def parts(subject: Subject, folder: Path) -> Generator[Part]:
+    """What is measured, one after the other."""
     path, plan, options = subject.path, subject.plan, subject.options(folder)
     talks = Chats(plan)
     for turn in plan.turns():
         known = folder if turn == 0 else folder / str(turn)  # what steps cost must be unknown for it to be measured
-        yield "Loading from disk", inside.measured("load", path, known, plan)
-    yield "The speed of the memory", limit.read_speed(plan)
-    yield "A bare loop, the engine's steps, guesses", inside.measured("loop", path, folder, plan)
+        loaded = ("load.cold_s", "load.warm_s", "load.warm_up_s")
+        yield Part("Loading from disk", loaded, inside.measured("load", path, known, plan))
+    yield Part("The speed of the memory", ("limit.read_gb",), limit.read_speed(plan))
+    loop = ("step.", "limit.bare.", "limit.after.", "limit.reading.", "draft.")
+    yield Part("A bare loop, the engine's steps, guesses", loop, inside.measured("loop", path, folder, plan))
     with stream.linnet(str(path), *options) as url:
-        yield "One client", alone.lengths(url, subject.n_ctx, plan)
-        yield "Several clients", clients.clients(url, plan)
-        yield "Memory", clients.memory(url)
-        yield "Greedy and sampled answers", alone.sampling(url, plan)
-        yield "Early stop", alone.stopping(url, path, subject.header, plan)
-        yield "Answers given before", answers.values(url, plan)
-        yield "A chat and its second turn", talks.new(url)
-    yield "The same chat after a restart", talks.restarts(path, options)
+        yield Part("One client", ("reading.", "decode.", "energy."), alone.lengths(url, subject.n_ctx, plan))
+        yield Part("Several clients", ("clients.",), clients.clients(url, plan))
+        yield Part("Memory", ("memory.",), clients.memory(url))
+        yield Part("Greedy and sampled answers", ("sampling.",), alone.sampling(url, plan))
+        yield Part("Early stop", ("early_stop.",), alone.stopping(url, path, subject.header, plan))
+        yield Part("Answers given before", ("answers.",), answers.values(url, plan))
+        yield Part("A chat and its second turn", ("turn.",), talks.new(url))
+    yield Part("The same chat after a restart", ("restart.", "load.ready_s"), talks.restarts(path, options))
 
 
-def follow(record: Record, parts: Iterable[tuple[str, Iterable[Found]]], started: float) -> None:
-    """Measures all, and says how far it is."""
+def follow(record: Record, parts: Iterable[Part], started: float) -> dict[str, str]:
+    """Measures all, and says how far it is; which parts failed why."""
     live, width = sys.stderr.isatty(), shutil.get_terminal_size().columns - 1
-    for name, part in parts:
-        print(f"{time.perf_counter() - started:4.0f} s  {name} ...", file=sys.stderr, flush=True)
-        for key in record.take(part):
-            if live:
-                print(f"\r\033[K{line(record.figure(key))[:width]}", end="", file=sys.stderr, flush=True)
+    failed = {}
+    for part in parts:
+        print(f"{time.perf_counter() - started:4.0f} s  {part.name} ...", file=sys.stderr, flush=True)
+        try:
+            for key in record.take(part.found):
+                if live:
+                    print(f"\r\033[K{line(record.figure(key))[:width]}", end="", file=sys.stderr, flush=True)
+        except FAILURES as error:
+            failed[part.name] = repr(error) if isinstance(error, LookupError | ValueError) else str(error)
+            record.lose(part.begins, failed[part.name])
         if live:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return failed
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the servers end with this program
     sys.exit(main(sys.argv[1:]))

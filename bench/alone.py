@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -9,8 +10,9 @@ from pathlib import Path
 
 from bench import stream
 from bench.figure import Missing, Remark, Taken, taken
+from bench.limit import AFTER, READING
 from bench.machine import Meter
-from bench.plan import Plan
+from bench.plan import Plan, pair
 from engine.header import Header
 from models import store
 
@@ -28,7 +30,7 @@ def lengths(url: str, n_ctx: int, plan: Plan) -> Iterator[Taken | Missing]:
     fitting = [n for n in plan.lengths if n + plan.n_answer <= n_ctx]
     for n in set(plan.lengths) - set(fitting):
         why = f"the model's context is {n_ctx:,} tokens"
-        for key in ("reading.{n}.tokens_per_s", "reading.{n}.first_s", "decode.{n}.tokens_per_s", "limit.after.{n}.step_ms"):
+        for key in ("reading.{n}.tokens_per_s", "reading.{n}.first_s", "decode.{n}.tokens_per_s", AFTER, READING):
             yield Missing(key.replace("{n}", str(n)), why)
     if not meter:
         yield Missing("energy.joule_per_token", "this machine has no counter of energy that this user may read")
@@ -41,8 +43,9 @@ def _one(url: str, text: list[int], plan: Plan, meter: Meter | None) -> list[Tak
     n = len(text)
     for _ in range(N_TRIES):
         prompt = (stream.tokenized(url, f"{time.time_ns()}") + text)[:n]
-        before = meter.read() if meter else []
-        answer = stream.go_on(url, prompt, plan.n_answer)
+        readings: list[list[int]] = []
+        look = functools.partial(_look, meter, readings) if meter else None
+        answer = stream.go_on(url, prompt, plan.n_answer, look)
         if answer.reason != "stop" or answer.n_tokens > plan.n_answer / 2:
             break  # else it ended too soon to tell a speed, as trained models may
     answer.checked(plan.n_answer, n)
@@ -53,9 +56,13 @@ def _one(url: str, text: list[int], plan: Plan, meter: Meter | None) -> list[Tak
         Taken(f"decode.{n}.tokens_per_s", answer.per_s, first, answer.tokens[-1]),
     ]
     if meter and n == min(plan.lengths):
-        joules = meter.joules(before, meter.read())
-        values.append(Taken("energy.joule_per_token", joules / answer.n_tokens, answer.asked, answer.ended))
+        joules = meter.joules(readings[0], meter.read())
+        values.append(Taken("energy.joule_per_token", joules / (answer.n_tokens - 1), first, answer.ended))
     return values
+
+
+def _look(meter: Meter, readings: list[list[int]]) -> None:
+    readings.append(meter.read())
 
 
 def sampling(url: str, plan: Plan) -> Iterator[Taken]:
@@ -64,9 +71,9 @@ def sampling(url: str, plan: Plan) -> Iterator[Taken]:
     stream.ask(url, chat, 2)  # the prompt is known from here on
     for turn in plan.turns():
         started = time.perf_counter()
-        greedy = stream.ask(url, chat, plan.n_answer).checked(plan.n_answer).per_s
-        answer = stream.ask(url, chat, plan.n_answer, temperature=WARM, seed=turn)
-        sampled = answer.checked(plan.n_answer).per_s
+        likeliest = functools.partial(stream.ask, url, chat, plan.n_answer)
+        answers = pair(turn, likeliest, functools.partial(likeliest, temperature=WARM, seed=turn))
+        greedy, sampled = (answer.checked(plan.n_answer).per_s for answer in answers)
         values = {"sampling__greedy_per_s": greedy, "sampling__sampled_per_s": sampled}
         yield from taken(started, **values, sampling__ratio=greedy / sampled)
 
@@ -80,10 +87,9 @@ def stopping(url: str, model: Path, header: Header, plan: Plan) -> Iterator[Take
         if not makes_sentences:
             for what in ("off_s", "on_s", "ratio"):
                 yield Remark(f"early_stop.{what}", "of the demo model: random weights make no sentences")
-        for _ in plan.turns():
+        for turn in plan.turns():
             started = time.perf_counter()
-            off, on = (
-                stream.ask(server, chat, plan.n_story, early_stop=early).checked(plan.n_story) for early in (False, True)
-            )
-            off_s, on_s = off.ended - off.asked, on.ended - on.asked
+            told = functools.partial(stream.ask, server, chat, plan.n_story)
+            answers = pair(turn, functools.partial(told, early_stop=False), functools.partial(told, early_stop=True))
+            off_s, on_s = (answer.ended - answer.asked for answer in answers if answer.checked(plan.n_story))
             yield from taken(started, early_stop__off_s=off_s, early_stop__on_s=on_s, early_stop__ratio=off_s / on_s)

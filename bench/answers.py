@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,94 +15,41 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import psutil
 
 from bench import stream
 from bench.figure import Taken, taken
+from bench.hits import Connection, clients, hits, said
 from bench.plan import Plan
 from cache import keys
 from cache.disk import Shelf
 
 N_HITS = 2000
+N_CLIENTS = 4
 N_ENTRIES = 100_000
 N_COLD = 200
 N_KILLS = 30
 ENTRY_BYTES = 1500
 
 
-class Connection:
-    """Asks over one kept-alive connection, with as little work of its own as can be."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname, parts.port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._host = parts.netloc
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def ask(self, question: str, max_tokens: int = 32) -> tuple[float, str, bytes]:
-        """Seconds, how it was found, and the body."""
-        messages = [{"role": "user", "content": question}]
-        body = json.dumps({"messages": messages, "max_tokens": max_tokens}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-        started = time.perf_counter()
-        self._socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        data = self._socket.recv(2**16)
-        while b"\r\n\r\n" not in data:
-            data += self._socket.recv(2**16)
-        top, _, body = data.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in top.decode().split("\r\n")[1:])
-        while len(body) < int(headers["Content-Length"]):
-            body += self._socket.recv(2**16)
-        return time.perf_counter() - started, headers["X-Linnet-Cache"], body
-
-
-def hits(connection: Connection, n: int, question: str = "hello", max_tokens: int = 32) -> list[float]:
-    """Seconds of each."""
-    seconds = []
-    for _ in range(n):
-        took, how, _body = connection.ask(question, max_tokens)
-        if how != "hit":
-            raise stream.WrongAnswerError(f"An answer given before came as {how!r} and not as a hit.")
-        seconds.append(took)
-    return seconds
-
-
 def quiet(model: str) -> dict[str, float]:
     """One connection's median, and hits a second of four together."""
     with tempfile.TemporaryDirectory() as folder, stream.linnet(model, "--cache-dir", folder) as url:
-        Connection(url).ask("hello")
-        one = hits(Connection(url), N_HITS)
-        return {
-            "p50_ms": 1000 * statistics.median(one),
-            "p95_ms": 1000 * stream.percentile(one, 95),
-            "hits_per_s": hits_per_s([Connection(url) for _ in range(4)], N_HITS),
-        }
-
-
-def hits_per_s(connections: list[Connection], n: int, question: str = "hello", max_tokens: int = 32) -> float:
-    """Of all together, each asking n times."""
-    started = time.perf_counter()
-    with ThreadPoolExecutor(len(connections)) as clients:
-        for seconds in [clients.submit(hits, one, n, question, max_tokens) for one in connections]:
-            seconds.result()
-    return n * len(connections) / (time.perf_counter() - started)
+        connection = Connection(url)
+        choices = said(connection.ask("hello")[2])
+        one = hits(connection, N_HITS, choices)
+        with clients(url, N_CLIENTS) as four:
+            per_s = four.per_s(N_HITS, choices)
+        return {"p50_ms": 1000 * statistics.median(one), "p95_ms": 1000 * stream.percentile(one, 95), "hits_per_s": per_s}
 
 
 def values(url: str, plan: Plan) -> Iterator[Taken]:
     """For `make bench`: new answers, and each of them again."""
-    with ExitStack() as stack:
-        connection, *clients = (stack.enter_context(Connection(url)) for _ in range(5))
+    with Connection(url) as connection, clients(url, N_CLIENTS) as four:
+        connection.ask(f"{time.time_ns()}", 2)  # the first one is not counted
         for _ in plan.turns():
             question = f"{time.time_ns()}: tell me a long story about a lantern."
             started = time.perf_counter()
@@ -111,10 +57,10 @@ def values(url: str, plan: Plan) -> Iterator[Taken]:
             check(how, body, plan.n_answer)
             yield from taken(started, answers__cold_s=cold_s)
             started = time.perf_counter()
-            hit_s = statistics.median(hits(connection, plan.n_hits, question, plan.n_answer))
+            hit_s = statistics.median(hits(connection, plan.n_hits, said(body), question, plan.n_answer))
             yield from taken(started, answers__hit_ms=1000 * hit_s, answers__ratio=cold_s / hit_s)
             started = time.perf_counter()
-            per_s = hits_per_s(clients, plan.n_hits, question, plan.n_answer)
+            per_s = four.per_s(plan.n_hits, said(body), question, plan.n_answer)
             yield from taken(started, answers__hits_per_s=per_s)
 
 
@@ -156,7 +102,7 @@ def beside(model: str) -> dict[str, float]:
     """Hits while four answers are generated."""
     with tempfile.TemporaryDirectory() as folder, stream.linnet(model, "--cache-dir", folder, "--no-draft") as url:
         connection = Connection(url)
-        connection.ask("hello")
+        choices = said(connection.ask("hello")[2])
         chats = [[{"role": "user", "content": stream.text(10, f"{i} {time.time_ns()}")}] for i in range(4)]
         begun = [threading.Event() for _ in chats]
         streams = [threading.Thread(target=stream.ask, args=(url, c, 200, b)) for c, b in zip(chats, begun, strict=True)]
@@ -166,7 +112,7 @@ def beside(model: str) -> dict[str, float]:
             event.wait()
         seconds = []
         while all(thread.is_alive() for thread in streams):
-            seconds += hits(connection, 10)
+            seconds += hits(connection, 10, choices)
             time.sleep(0.05)  # a few hits a second, as clients would ask, and not as fast as can be
         for thread in streams:
             thread.join()
@@ -175,7 +121,7 @@ def beside(model: str) -> dict[str, float]:
 
 def killed(model: str) -> dict[str, float]:
     """Servers killed while they keep answers: wrong answers after that (there must be none), and the slowest start."""
-    known: dict[str, bytes] = {}
+    known: dict[str, Any] = {}
     wrong, starts = 0, []
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(N_KILLS):
@@ -191,9 +137,9 @@ def killed(model: str) -> dict[str, float]:
             for i in itertools.count():
                 question = f"What is {i % 30} + {turn % 3}?"
                 _, how, body = connection.ask(question, 8)
-                text = json.dumps(json.loads(body)["choices"]).encode()
-                wrong += how == "hit" and known.get(question, text) != text
-                known[question] = text
+                choices = said(body)
+                wrong += how == "hit" and known.get(question, choices) != choices
+                known[question] = choices
                 if time.perf_counter() > stop_at:
                     break
             children = psutil.Process(process.pid).children()

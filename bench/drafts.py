@@ -3,26 +3,26 @@
     python -m bench.drafts MODEL.gguf     the last line is JSON
 
 The steps are real; what the model says is scripted (speed does not depend on it), for a model of random weights cannot
-copy a text. `copy`: a text is to be repeated with one word changed. `ordinary`: prose that repeats nothing
-but what prose repeats: this project's docs.
+copy a text. `copy`: a text of bench.prompts is to be repeated with one change. `ordinary`: a question is answered with prose
+that repeats nothing but what prose repeats. Each turn takes other texts.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
 import queue
-import statistics
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from bench import stream
-from bench.figure import Taken, taken
-from bench.plan import Plan
-from bench.steps import again_with_environment, loop_alone
+from bench import prompts
+from bench.figure import Taken, medians, taken
+from bench.plan import Plan, pair
+from bench.steps import ANY, again_with_environment, loop_alone
 from engine import threads
 from engine.constraint import Grammar
 from engine.costs import Costs
@@ -33,7 +33,8 @@ from engine.scheduler import step_size
 
 N_TURNS = 3
 N_ANSWER = 250
-ROOT = Path(__file__).resolve().parent.parent
+COPIES = ("copy-05", "copy-06", "copy-04")  # settings, a poem, a table
+QUESTION, PROSE = "chat-05", ("summary-03", "summary-05", "summary-12")  # the texts that are to be summarized
 
 
 class Scripted(Model):
@@ -52,37 +53,42 @@ class Scripted(Model):
 def tokens_per_s(model: Scripted, config: Config, costs: Costs, prompt: str, script: list[int]) -> float:
     """Of one answer, without the reading of its prompt."""
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    loop = loop_alone(model, config, costs, inbox, lambda _: None)
     model.script, model.n_said = script, 0
     inbox.put(Request("x", [{"role": "user", "content": prompt}], max_tokens=len(script), loop_stop=False))
-    loop.take()
-    while model.n_said == 0:
-        loop.step()
-    started = time.perf_counter()
-    while loop.answers:
-        loop.step()
+    with loop_alone(model, config, costs, inbox, lambda _: None) as loop:
+        loop.take()
+        while model.n_said == 0:
+            loop.step()
+        started = time.perf_counter()
+        while loop.answers:
+            loop.step()
+        seconds = time.perf_counter() - started
     model.script = None
-    return (len(script) - 1) / (time.perf_counter() - started)
+    return (len(script) - 1) / seconds
 
 
-def cases(model: Scripted, n_answer: int) -> dict[str, tuple[str, list[int]]]:
+def cases(model: Scripted, turn: int, n_answer: int) -> dict[str, tuple[str, list[int]]]:
     """By name: what is asked, and the tokens of the answer."""
-    text = stream.text(n_answer * 110 // N_ANSWER + 1, "A text:")
-    tokens = model.vocabulary.tokenize(text, add_bos=False)[:n_answer]
-    tokens[n_answer // 2] = 100  # the one change
-    prose = " ".join(line for path in sorted((ROOT / "docs").glob("*.md")) for line in path.read_text().splitlines())
-    ordinary = model.vocabulary.tokenize(prose[: 20 * n_answer], add_bos=False)[:n_answer]
-    return {"copy": (f"Repeat this text with one change: {text}", tokens), "ordinary": ("Explain.", ordinary)}
+    tasks = prompts.named(COPIES[turn % len(COPIES)], QUESTION, PROSE[turn % len(PROSE)])
+    copied, question, prose = (task.messages[0]["content"] for task in tasks)
+    found = {}
+    for name, asked, text in (("copy", copied, copied), ("ordinary", question, prose)):
+        _, _, said = text.partition("\n\n")
+        found[name] = asked, model.vocabulary.tokenize(said, add_bos=False)[:n_answer]
+    script = found["copy"][1]
+    script[len(script) // 2] = ANY  # the one change
+    return found
 
 
 def values(model: Scripted, config: Config, costs: Costs, plan: Plan) -> Iterator[Taken]:
     """For `make bench`."""
-    scripts = cases(model, plan.n_script)
-    for _ in plan.turns():
-        for name, (prompt, script) in scripts.items():
+    for turn in plan.turns():
+        for name, (prompt, script) in cases(model, turn, plan.n_script).items():
             started = time.perf_counter()
-            without, with_ = (
-                tokens_per_s(model, replace(config, draft=draft), costs, prompt, script) for draft in (False, True)
+            without, with_ = pair(
+                turn,
+                functools.partial(tokens_per_s, model, replace(config, draft=False), costs, prompt, script),
+                functools.partial(tokens_per_s, model, replace(config, draft=True), costs, prompt, script),
             )
             yield from taken(started, **{f"draft.{name}.ratio": with_ / without})
 
@@ -96,17 +102,11 @@ def main(arguments: list[str]) -> int:
     model = Scripted(plain, *step_size(plain))
     costs = Costs.measure(model.seconds, model.batch.size)
     print("a step of n tokens costs, in steps of one:", {n: round(costs(n) / costs(1), 2) for n in (2, 4, 8, 12, 16)})
-    results = {}
-    for name, (prompt, script) in cases(model, N_ANSWER).items():
-        ratios = []
-        for _ in range(N_TURNS):
-            without, with_ = (
-                tokens_per_s(model, replace(plain, draft=draft), costs, prompt, script) for draft in (False, True)
-            )
-            ratios.append(with_ / without)
-            print(f"{name:9} {without:6.1f} tokens/s without, {with_:6.1f} with: {ratios[-1]:.2f} x", flush=True)
-        results[name] = round(statistics.median(ratios), 3)
-    print(json.dumps(results))
+    found = []
+    for one in values(model, plain, costs, Plan(n_turns=N_TURNS, turns_s=math.inf, n_script=N_ANSWER)):
+        print(f"{one.key}: {one.value:.2f} times", flush=True)
+        found.append(one)
+    print(json.dumps({key: round(value, 3) for key, value in medians(found).items()}))
     return 0
 
 

@@ -1,6 +1,6 @@
 """What is measured inside of a process that runs llama.cpp itself; bench starts it and reads what it prints.
 
-    python -m bench.inside MODEL.gguf FOLDER PLAN load    loads it from disk and measures what steps cost
+    python -m bench.inside MODEL.gguf FOLDER PLAN load    loads it from disk, measures what steps cost, loads it again
     python -m bench.inside MODEL.gguf FOLDER PLAN loop    loads it; then the bare loop, the engine's steps, guesses
 
 FOLDER is for what is known of the costs afterwards; PLAN is JSON. Each value is a line of JSON on standard output.
@@ -8,6 +8,7 @@ FOLDER is for what is known of the costs afterwards; PLAN is JSON. Each value is
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -33,7 +34,8 @@ from engine.request import Config
 from engine.scheduler import step_size
 from engine.worker import identity, measured_costs
 
-N_CTX = 512  # tokens; most of what is measured here is short
+N_CTX = 512  # tokens: what is loaded only holds little
+N_TEXT = 1024  # tokens, that a text to be copied and its copy fit in
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -63,7 +65,7 @@ def measured(what: str, model: Path, folder: Path, plan: Plan) -> Iterator[Taken
 
 
 def load(path: Path, folder: Path) -> Iterator[Taken | Missing]:
-    """From disk, as far as the system can be told to forget a file."""
+    """From disk, as far as the system can be told to forget a file; and again in the same way."""
     with path.open("rb") as file:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -78,6 +80,11 @@ def load(path: Path, folder: Path) -> Iterator[Taken | Missing]:
     measured_costs(model, config, identity(config, model))
     ended = time.perf_counter()
     yield Taken("load.warm_up_s", ended - loaded, loaded, ended)
+    del model
+    gc.collect()  # or both would be in memory
+    started = time.perf_counter()
+    model = Model(config, *step_size(config))
+    yield Taken("load.warm_s", model.load_s, started, time.perf_counter())
 
 
 def _n_read() -> int:
@@ -88,11 +95,9 @@ def _n_read() -> int:
 
 def loop(path: Path, folder: Path, plan: Plan) -> Iterator[Taken]:
     """One load for all of it."""
-    started = time.perf_counter()
-    n_ctx = min(max(N_CTX, max(plan.lengths) + plan.n_steps), read_header(path).n_ctx or N_CTX)
+    n_ctx = min(max(N_TEXT, max(plan.lengths) + plan.n_steps), read_header(path).n_ctx or N_TEXT)
     config = Config(str(path), n_ctx, max(SEQUENCES), threads.count(), draft=False, cache_dir=str(folder))
     model = Probe(config, *step_size(config))
-    yield Taken("load.warm_s", model.load_s, started, time.perf_counter())
     costs = measured_costs(model, config, identity(config, model))
     yield from steps.values(model, config, costs, plan)
     yield from drafts.values(model, config, costs, plan)

@@ -23,7 +23,12 @@ LIMIT, STEP = "The limit", "Where a token's time goes"
 SCRIPTED = "what the model says is scripted; the steps are real"
 
 KINDS = {
-    "load.cold_s": Kind(START, "loading the model from disk", "s", "its file is not in the file cache"),
+    "load.cold_s": Kind(
+        START,
+        "loading the model from disk",
+        "s",
+        "its file is not in the file cache; a virtual machine's host may still have it",
+    ),
     "load.warm_s": Kind(START, "loading it again", "s", "its file is in the file cache"),
     "load.warm_up_s": Kind(START, "measuring what steps cost", "s", "at the first start with a model only"),
     "load.ready_s": Kind(START, "from the start of the server until it would answer", "s", "not the first start"),
@@ -33,13 +38,12 @@ KINDS = {
     "clients.{n}.total_per_s": Kind(MANY, "{n} together", "tokens/s", "reading the prompts included"),
     "clients.{n}.each_per_s": Kind(MANY, "each of {n}", "tokens/s", "from its first text on"),
     "clients.{n}.first_p50_s": Kind(MANY, "first text of {n}, median", "s"),
-    "clients.{n}.first_p95_s": Kind(MANY, "first text of {n}, 19 of 20", "s"),
+    "clients.{n}.first_p95_s": Kind(MANY, "first text of {n}, 19 of 20", "s", "of all turns together"),
     "clients.{n}.gap_p95_ms": Kind(MANY, "between two pieces of text of {n}, 19 of 20", "ms"),
     "turn.cold_first_s": Kind(CHAT, "first text of a new chat", "s"),
     "turn.second_first_s": Kind(CHAT, "first text of its second turn", "s"),
     "turn.ratio": Kind(CHAT, "second turn faster", "times"),
-    "restart.cold_first_s": Kind(CHAT, "first text of a new chat, before a restart", "s"),
-    "restart.known_first_s": Kind(CHAT, "the same after a restart of the server", "s"),
+    "restart.known_first_s": Kind(CHAT, "first text of the new chat after a restart of the server", "s"),
     "restart.ratio": Kind(CHAT, "after a restart faster", "times"),
     "sampling.greedy_per_s": Kind(CHOICE, "always the likeliest token", "tokens/s"),
     "sampling.sampled_per_s": Kind(CHOICE, "at a temperature of 0.8", "tokens/s"),
@@ -52,13 +56,16 @@ KINDS = {
     "answers.cold_s": Kind(REPEAT, "a new answer", "s"),
     "answers.hit_ms": Kind(REPEAT, "the same again", "ms"),
     "answers.ratio": Kind(REPEAT, "the same again faster", "times"),
-    "answers.hits_per_s": Kind(REPEAT, "the same again for four clients", "answers/s"),
-    "memory.front_mb": Kind(COST, "memory of the server's front", "MB"),
-    "memory.worker_mb": Kind(COST, "memory of its worker", "MB", "weights and context included"),
-    "energy.joule_per_token": Kind(COST, "energy of a token of one answer", "J", "of the whole processor"),
+    "answers.hits_per_s": Kind(REPEAT, "the same again for four clients at once", "answers/s"),
+    "memory.front_mb": Kind(COST, "memory of the server's front", "MB", "once, after the clients"),
+    "memory.worker_mb": Kind(COST, "memory of its worker", "MB", "once, after the clients; weights and context included"),
+    "energy.joule_per_token": Kind(
+        COST, "energy of a token of one answer", "J", "of the whole processor; without reading the prompt"
+    ),
     "limit.read_gb_per_s": Kind(LIMIT, "weights multiplied with one vector, read from memory", "GB/s"),
     "limit.bare.{n}.step_ms": Kind(LIMIT, "llama_decode alone, a step of {n}", "ms"),
     "limit.after.{n}.step_ms": Kind(LIMIT, "llama_decode alone, a step of 1 after {n} tokens", "ms"),
+    "limit.reading.{n}.tokens_per_s": Kind(LIMIT, "llama_decode alone, a prompt of {n} tokens", "tokens/s"),
     "step.{n}.native_ms": Kind(STEP, "a step of {n}: llama_decode", "ms"),
     "step.{n}.sampling_ms": Kind(STEP, "a step of {n}: choosing the token", "ms"),
     "step.{n}.outside_ms": Kind(STEP, "a step of {n}: all else in the engine", "ms"),
@@ -78,5 +85,5 @@ def kinds(plan: Plan) -> dict[str, Kind]:
 def _numbers(pattern: str, plan: Plan) -> tuple[int, ...]:
     if "{n}" not in pattern:
         return (0,)
-    counts = {"reading": plan.lengths, "decode": plan.lengths, "limit.after": plan.lengths, "clients": plan.clients}
+    counts = dict.fromkeys(("reading", "decode", "limit.after", "limit.reading"), plan.lengths) | {"clients": plan.clients}
     return counts.get(pattern.partition(".{n}")[0], SEQUENCES)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.figure import Figure, Limit, Missing, Taken
+from bench.figure import LOOP, MEMORY, Figure, Limit, Missing, Taken
 from bench.kinds import SEQUENCES
 from bench.plan import Plan
 from engine import memory
@@ -16,7 +16,7 @@ from models import fit
 READ = "limit.read_gb_per_s"
 BARE = "limit.bare.{n}.step_ms"
 AFTER = "limit.after.{n}.step_ms"
-MEMORY, LOOP = "memory", "bare loop"
+READING = "limit.reading.{n}.tokens_per_s"
 
 
 def read_speed(plan: Plan) -> Iterator[Taken | Missing]:
@@ -41,27 +41,32 @@ def with_limits(figures: dict[str, Figure], header: Header, plan: Plan) -> dict[
     read_bytes_per_s = read * 1e9 if read else None
     done = dict(figures)
 
-    def add(key: str, **values: float | None) -> None:
+    def add(key: str, limits: dict[str, float | None]) -> None:
         figure = figures[key]
         if figure.median:
-            share = {name: _share(figure, value) for name, value in values.items() if value}
-            limits = [Limit(name.replace("_", " "), values[name] or 0.0, part) for name, part in share.items()]
-            done[key] = replace(figure, limits=limits)
+            found = [Limit(name, value, _share(figure, value)) for name, value in limits.items() if value]
+            done[key] = replace(figure, limits=found)
 
-    bare_ms = {n: figures[BARE.replace("{n}", str(n))].median for n in SEQUENCES}
+    def median(pattern: str, n: int) -> float | None:
+        return figures[pattern.replace("{n}", str(n))].median
+
     for n in plan.lengths:
         touched = bytes_touched(header, n + plan.n_answer / 2)
         best = read_bytes_per_s / touched if read_bytes_per_s else None
-        step_ms = figures[AFTER.replace("{n}", str(n))].median
-        add(f"decode.{n}.tokens_per_s", memory=best, bare_loop=1000 / step_ms if step_ms else None)
-    for n, step_ms in bare_ms.items():
+        step_ms, read_per_s = median(AFTER, n), median(READING, n)
+        add(f"decode.{n}.tokens_per_s", {MEMORY: best, LOOP: 1000 / step_ms if step_ms else None})
+        add(f"reading.{n}.tokens_per_s", {LOOP: read_per_s})
+        add(f"reading.{n}.first_s", {LOOP: n / read_per_s if read_per_s else None})
+    for n in SEQUENCES:
+        step_ms = median(BARE, n)
         if n in plan.clients:
-            add(f"clients.{n}.total_per_s", bare_loop=1000 * n / step_ms if step_ms else None)
-        touched = bytes_touched(header, 0)
-        add(BARE.replace("{n}", str(n)), memory=1000 * touched / read_bytes_per_s if read_bytes_per_s else None)
+            add(f"clients.{n}.each_per_s", {LOOP: 1000 / step_ms if step_ms else None})
+        best = 1000 * bytes_touched(header, 0) / read_bytes_per_s if read_bytes_per_s else None
+        add(BARE.replace("{n}", str(n)), {MEMORY: best})
     return done
 
 
 def _share(figure: Figure, best: float) -> float:
+    """Of seconds less is better."""
     median = figure.median or best
-    return best / median if figure.unit == "ms" else median / best
+    return best / median if figure.unit in ("ms", "s") else median / best

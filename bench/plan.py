@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,15 @@ class Plan:
         for turn in range(self.n_turns):
             if turn == 0 or time.perf_counter() < until:
                 yield turn
+
+
+def pair(turn: int, one: Callable[[], T], other: Callable[[], T]) -> tuple[T, T]:
+    """What both give. Who begins changes from turn to turn: the second one finds a machine that is warmer."""
+    if turn % 2 == 0:
+        first = one()
+        return first, other()
+    second = other()
+    return one(), second
 
 
 FULL = Plan()

@@ -43,6 +43,12 @@ def load(kind: str | None = None, path: Path = PATH) -> list[Task]:
     return [task for task in tasks if kind in (None, task.kind)]
 
 
+def named(*ids: str) -> list[Task]:
+    """Those of these ids, in this order."""
+    by_id = {task.id: task for task in load()}
+    return [by_id[one] for one in ids]
+
+
 def _task(line: str) -> Task:
     try:
         return Task(**json.loads(line))

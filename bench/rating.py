@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
-from bench.figure import Figure
+from bench.figure import LOOP, MEMORY, Figure
 from bench.table import short
 
 COMFORTABLE, USABLE, SLOW, UNKNOWN = "comfortable chat", "usable", "slow", "unknown"
@@ -34,20 +33,15 @@ class Bar:
 # word, from 10 on nobody does. A pause of up to 3 seconds is one that a talk bears; after 10 the mind is elsewhere.
 BARS = {COMFORTABLE: Bar(10, 3), USABLE: Bar(5, 10)}
 LOW_SHARE_OF_LOOP = 0.85  # of the bare loop; what is missing is our own doing
+N_SURE = 3  # so many values at least, and none of them disturbed, before we are told of it
 HIGH_SHARE_OF_MEMORY = 0.6  # of the memory's speed; from here on only fewer bytes help
 MUCH_BIGGER = 1.5  # a model less than so many times as large is not worth the trouble
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 SPEEDS = ("decode.256.tokens_per_s", "decode.64.tokens_per_s", "decode.1024.tokens_per_s")
 FIRSTS = ("reading.256.first_s", "reading.64.first_s", "reading.1024.first_s")
 
 
-def rate(
-    figures: Mapping[str, Figure],
-    model: Mapping[str, Any],
-    settings: Mapping[str, Any] = NOTHING,
-    machine: Mapping[str, Any] = NOTHING,
-) -> Rating:
+def rate(figures: Mapping[str, Figure], model: Mapping[str, Any]) -> Rating:
     """The word is "comfortable chat", "usable" or "slow": the worst of three things, by BARS.
 
     They are the tokens/s of one answer, against 4 to 7 words/s that people read; the time to the first text of a question of
@@ -60,11 +54,7 @@ def rate(
     first_s, second_s = _median(figures, *FIRSTS), _median(figures, "turn.second_first_s")
     waits = [s for s in (first_s, second_s) if s is not None]
     word = next((w for w, bar in BARS.items() if speed >= bar.tokens_per_s and all(s <= bar.first_s for s in waits)), SLOW)
-    threads, cores = settings.get("threads"), machine.get("cores")
-    if threads and cores and threads > cores:
-        step = f"Use fewer threads: {threads} compute on {cores} cores and wait for each other (--threads {cores})."
-    else:
-        step = _first_of_all(figures) or _next(word, speed, waits, figures, model)
+    step = _first_of_all(figures) or _next(word, speed, waits, figures, model)
     return Rating(word, _reason(speed, first_s, second_s), step)
 
 
@@ -85,7 +75,7 @@ def _first_of_all(figures: Mapping[str, Figure]) -> str | None:
     disturbed = sum(1 for f in known if f.disturbed)
     if 2 * disturbed >= len(known):
         return f"Free the cores: other programs disturbed {disturbed} of {len(known)} figures. End them and measure again."
-    loop = _share(figures, "bare loop")
+    loop = _share_of_loop(figures)
     if loop is not None and loop < LOW_SHARE_OF_LOOP:
         return f"Report this result: Linnet gives only {100 * loop:.0f} % of what a bare loop of llama.cpp does here."
     return None
@@ -101,7 +91,7 @@ def _next(word: str, speed: float, waits: list[float], figures: Mapping[str, Fig
     if speed >= good.tokens_per_s:
         return "Take a model of fewer parameters, or ask shorter questions: what takes long is reading them (make models)."
     fits = _size(model["size_bytes"] * speed / good.tokens_per_s)
-    if (_share(figures, "memory") or 0) >= HIGH_SHARE_OF_MEMORY:
+    if (_share(figures, MEMORY) or 0) >= HIGH_SHARE_OF_MEMORY:
         return f"Take a smaller quantization or model, up to {fits}: the memory's speed is the limit (make models)."
     return f"Take a smaller model, up to {fits}: the cores' arithmetic is the limit (make models)."
 
@@ -119,3 +109,12 @@ def _share(figures: Mapping[str, Figure], name: str) -> float | None:
     """Of this limit, by the first speed of an answer that it is known of."""
     limits = (limit for key in SPEEDS if key in figures for limit in figures[key].limits)
     return next((limit.share for limit in limits if limit.name == name), None)
+
+
+def _share_of_loop(figures: Mapping[str, Figure]) -> float | None:
+    """Of the first speed of an answer that is sure, as its bare loop is: one odd moment is no reason to write to us."""
+    for speed in SPEEDS:
+        pair = (speed, speed.replace("decode", "limit.after").replace("tokens_per_s", "step_ms"))
+        if all(key in figures and len(figures[key].values) >= N_SURE and not figures[key].disturbed for key in pair):
+            return next((limit.share for limit in figures[speed].limits if limit.name == LOOP), None)
+    return None

@@ -1,8 +1,9 @@
-"""A result of make bench as one HTML file that opens without a network, as pictures, and as the table in the docs.
+"""A result of make bench as one HTML file that opens without a network, as pictures, and as Markdown in the docs.
 
 python -m bench.report RESULT.json                                  writes RESULT.html again
 python -m bench.report RESULT.json --pictures docs/pictures         and its pictures as SVG files
 python -m bench.report RESULT.json --docs docs/performance.md       and its figures into a text, between two comments
+python -m bench.report RESULT.json --readme README.md               and what matters most of them, in six lines
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any
 
 import jinja2
 
-from bench import chart
+from bench import chart, markdown
 from bench.chart import Row, Series, Value
+from bench.figure import BenchError
+from bench.markdown import in_words, share, size, spread
+from bench.result import FORMAT, put
 from bench.table import short
 
-FORMAT = 1
 N_CLIENTS, N_PROMPT, N_SEQUENCES = (1, 2, 4, 8), (64, 256, 1024), (1, 4)
 PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTALL)
 
@@ -30,7 +33,7 @@ Figure = Mapping[str, Any]
 Result = Mapping[str, Any]
 
 
-class ReportError(Exception):
+class ReportError(BenchError):
     """The file is no result, or the text has no place for it; the message is a sentence for the user."""
 
 
@@ -39,14 +42,14 @@ def write(result: Result, path: Path, peers: Result | None = None) -> None:
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"short": short, "spread": spread, "settings": in_words, "share": share, "bytes": _bytes}
+    environment.filters |= {"short": short, "spread": spread, "settings": in_words, "share": share, "bytes": size}
     drawn = svgs(result, peers)
     missing = [PICTURES[name][1] for name in PICTURES if name not in drawn]
     groups = [(name, list(figures)) for name, figures in itertools.groupby(result["figures"], lambda f: f["group"])]
     page = environment.get_template("report.html").render(
         result=result, peers=peers, svgs=drawn, missing=missing, groups=groups, style=chart.STYLE
     )
-    _put(path, page)
+    put(path, page)
 
 
 def svgs(result: Result, peers: Result | None = None) -> dict[str, str]:
@@ -121,112 +124,54 @@ def _ratio(peer: Mapping[str, Any]) -> tuple[str, Value]:
     return peer["name"], Value(ratio["median"], ratio["low"], ratio["high"], peer["disturbed"] > 0)
 
 
-def spread(figure: Mapping[str, Any]) -> str:
-    """From the least to the most that was measured; empty where that is one number."""
-    low, high = short(figure["low"]), short(figure["high"])
-    return "" if low == high else f"{low} – {high}"
-
-
-def share(figure: Figure) -> str:
-    """The limits beside a figure, each with the share of it that was reached."""
-    return ", ".join(
-        f"{limit['name']} {100 * limit['share']:.0f}\u00a0% ({short(limit['value'])})" for limit in figure["limits"]
-    )
-
-
-def in_words(settings: Mapping[str, Any]) -> str:
-    """Such as "2 threads, 4 slots, ctx 2048"."""
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
-
-
-def _bytes(n: float) -> str:
-    return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:,.0f} MB"
-
-
-def table(result: Result, source: str, peers: Result | None = None) -> str:
-    """The figures as Markdown, headed by what they were measured on; `source` is the result's file."""
-    model, rating = result["model"], result["rating"]
-    lines = [
-        f"[{source}](../bench/results/{source}): {_cell(result['machine']['words'])}; {_cell(model['description'])},"
-        f" {_bytes(model['size_bytes'])}; {in_words(result['settings'])}. Rated *{rating['word']}*. {rating['reason']}",
-        "",
-        "| figure | median | spread | share of the limit |",
-        "|---|---:|---:|---|",
-    ]
-    for group, figures in itertools.groupby(result["figures"], lambda f: f["group"]):
-        lines.append(_cells(f"**{group}**", "", "", ""))
-        lines += [_line(figure) for figure in figures]
-    return "\n".join([*lines, *(_beside_others(peers) if peers and peers["peers"] else [])]) + "\n"
-
-
-def _beside_others(peers: Result) -> list[str]:
-    lines = ["", "![Linnet against others](pictures/peers.svg)", ""]
-    lines += ["| beside | scenario | Linnet | the other | ratio | spread |", "|---|---|---:|---:|---:|---:|"]
-    for p in peers["peers"]:
-        sides = (f"{short(p[side]['median'])} {p['unit']}" for side in ("ours", "theirs"))
-        lines.append(_cells(p["name"], p["title"], *sides, f"{short(p['ratio']['median'])} ×", spread(p["ratio"])))
-    return lines
-
-
-def _line(figure: Figure) -> str:
-    if figure["median"] is None:
-        return _cells(figure["title"], figure["note"] or "not available", "", "")
-    mark = " (disturbed)" if figure["disturbed"] else ""
-    return _cells(figure["title"], f"{short(figure['median'])} {figure['unit']}{mark}", spread(figure), share(figure))
-
-
-def _cells(*texts: str) -> str:
-    return f"| {' | '.join(map(_cell, texts))} |"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def fill(text: str, result: Result, source: str, peers: Result | None = None) -> str:
-    """The text with the result's table between its two comments. Raises ReportError where it has none."""
+def fill(text: str, figures: str) -> str:
+    """The text with these figures between its two comments. Raises ReportError where it has none."""
     if not PLACE.search(text):
         raise ReportError("The text has no line <!-- figures --> with <!-- /figures --> after it.")
-    return PLACE.sub(lambda _: table(result, source, peers), text)
+    return PLACE.sub(lambda _: figures, text)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, needs: tuple[str, ...] = ("machine", "model", "settings", "figures", "rating")) -> dict[str, Any]:
     """A result from its file. Raises ReportError."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ReportError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
+    if not isinstance(result, dict) or result.get("format") != FORMAT or any(key not in result for key in needs):
         raise ReportError(f"{path} is no result of this version of make bench.")
     return result
 
 
-def beside(path: Path) -> dict[str, Any] | None:
-    """The comparison with other servers that lies beside a result, if there is one."""
-    peers = path.with_name(f"{path.stem}-peers.json")
-    return read(peers) if peers.exists() else None
+def comparison(path: Path) -> dict[str, Any]:
+    """A comparison with other servers from its file. Raises ReportError."""
+    return read(path, needs=("machine", "model", "settings", "peers", "bare", "absent"))
 
 
-def _put(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def beside(path: Path, result: Result) -> dict[str, Any] | None:
+    """The comparison with other servers that lies beside a result, if there is one of the same model. Raises ReportError."""
+    path = path.with_name(f"{path.stem}-peers.json")
+    peers = comparison(path) if path.exists() else None
+    return peers if peers and peers["model"]["name"] == result["model"]["name"] else None
 
 
 def _written(options: argparse.Namespace) -> Iterator[Path]:
-    result, peers = read(options.result), beside(options.result)
+    result = read(options.result)
+    peers = beside(options.result, result)
     page = options.result.with_suffix(".html")
     write(result, page, peers)
     yield page
     if options.pictures:
         for name, svg in svgs(result, peers).items():
-            _put(options.pictures / f"{name}.svg", chart.alone(svg))
+            put(options.pictures / f"{name}.svg", chart.alone(svg))
             yield options.pictures / f"{name}.svg"
-    if options.docs:
-        _put(options.docs, fill(options.docs.read_text(), result, options.result.name, peers))
-        yield options.docs
+    texts = {
+        options.docs: markdown.table(result, options.result.name, peers),
+        options.readme: markdown.summary(result, peers),
+    }
+    for path, figures in texts.items():
+        if path:
+            put(path, fill(path.read_text(), figures))
+            yield path
 
 
 def main(arguments: list[str]) -> int:
@@ -235,6 +180,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("result", type=Path, metavar="RESULT.json")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write its pictures there as SVG files, too")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="write its figures into this text, too")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write six lines of them into this one, too")
     try:
         for path in _written(parser.parse_args(arguments)):
             print(path)

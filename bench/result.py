@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,11 +36,23 @@ def about(path: Path, header: Header) -> dict[str, Any]:
     return {"name": path.stem, "description": description, "size_bytes": size_bytes, "parameters": parameters}
 
 
+def path_of(result: dict[str, Any], folder: Path = FOLDER, ending: str = ".json") -> Path:
+    """<date>-<machine>-<model> and the ending. A quick run has a name of its own, or it would replace a whole one."""
+    model = re.sub(r"[^a-z0-9.]+", "-", result["model"]["name"].lower()).strip("-.")
+    quick = "-quick" if result.get("quick") else ""
+    return folder / f"{result['date'][:10]}-{result['machine']['name']}-{model}{quick}{ending}"
+
+
 def write(result: dict[str, Any], folder: Path = FOLDER) -> Path:
-    """Into <date>-<machine>.json, whose path it returns; an earlier one of the same day and machine is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result['date'][:10]}-{result['machine']['name']}.json"
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(result, indent=1) + "\n")
-    beside.replace(path)
+    """The path; an earlier one of the same day, machine and model is replaced."""
+    path = path_of(result, folder)
+    put(path, json.dumps(result, indent=1) + "\n")
     return path
+
+
+def put(path: Path, text: str) -> None:
+    """Into a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

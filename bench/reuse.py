@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench import stream
 from bench.chats import Chats
+from bench.figure import medians
 from bench.plan import Plan
 
 N_TURNS = 3
@@ -30,8 +31,7 @@ def restart(model: str) -> dict[str, float]:
         with stream.linnet(model, "--cache-dir", folder) as url:
             values = list(chats.new(url))
         values += chats.restarts(Path(model), ("--cache-dir", folder))
-    keys = dict.fromkeys(value.key for value in values)
-    return {key: statistics.median(value.value for value in values if value.key == key) for key in keys}
+    return medians(values)
 
 
 def ahead(url: str) -> dict[str, float]:

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import queue
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.figure import BenchError, Taken, taken
+from bench.figure import BenchError, Taken, medians, taken
 from bench.kinds import SEQUENCES
+from bench.limit import AFTER, BARE, READING
 from bench.plan import Plan
 from engine import threads
 from engine.beat import Beat
@@ -39,6 +42,7 @@ from engine.worker import speak
 N_STEPS = 200
 N_TURNS = 3
 ANY = 100  # a token that all vocabularies have
+PARTS = ("native", "sampling", "outside")  # of a step's time
 
 
 class ClockedModel(Model):
@@ -67,19 +71,20 @@ class ClockedModel(Model):
 class Step:
     """Medians over many steps, in seconds."""
 
-    whole_s: float
     sampling_s: float
     outside_s: float  # of native code
     decode_s: float
     n_prompt: int  # tokens of each prompt
 
 
-def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int, n_steps: int = N_STEPS) -> Step:
+def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int, n_steps: int) -> Step:
     """Of the engine's loop."""
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    steps: list[tuple[float, float, float, float]] = []
-    with Path(os.devnull).open("wb") as out:
-        worker = loop_alone(model, config, costs, inbox, functools.partial(speak, out))
+    steps: list[tuple[float, float, float]] = []
+    with (
+        Path(os.devnull).open("wb") as out,
+        loop_alone(model, config, costs, inbox, functools.partial(speak, out)) as worker,
+    ):
         for i in range(n_sequences):
             messages = [{"role": "user", "content": f"tell me about stone number {i}"}]
             inbox.put(Request(str(i), messages, max_tokens=10**6, loop_stop=False))
@@ -92,52 +97,52 @@ def measure(model: ClockedModel, config: Config, costs: Costs, n_sequences: int,
             native_s, sampling_s, started = model.native_s, model.sampling_s, time.perf_counter()
             worker.take()
             worker.step()
-            whole, native, sampling = (
-                time.perf_counter() - started,
-                model.native_s - native_s,
-                model.sampling_s - sampling_s,
-            )
-            steps.append((whole, sampling, whole - native, native - sampling))
+            whole_s = time.perf_counter() - started
+            native_s, sampling_s = model.native_s - native_s, model.sampling_s - sampling_s
+            steps.append((sampling_s, whole_s - native_s, native_s - sampling_s))
         for answer in worker.answers:
             worker.remove(answer)
     if not steps:
         raise BenchError("The answers ended before a step could be measured: the context is too small.")
-    whole_s, sampling_s, outside_s, decode_s = (statistics.median(values) for values in zip(*steps, strict=True))
-    return Step(whole_s, sampling_s, outside_s, decode_s, n_prompt)
+    sampling_s, outside_s, decode_s = (statistics.median(values) for values in zip(*steps, strict=True))
+    return Step(sampling_s, outside_s, decode_s, n_prompt)
 
 
+@contextmanager
 def loop_alone(
     model: Model, config: Config, costs: Costs, inbox: queue.SimpleQueue[Command], send: Callable[[list[Word]], None]
-) -> Loop:
+) -> Iterator[Loop]:
     """The worker's loop in this process; it remembers nothing from one request to the next."""
     governor = Governor(config.n_threads, costs, Others())
-    return Loop(model, config, (costs, governor, Prefixes(0, States(None, "", 0)), Beat()), inbox, send)
+    with closing(Prefixes(0, States(None, "", 0))) as prefixes, closing(Beat()) as beat:
+        yield Loop(model, config, (costs, governor, prefixes, beat), inbox, send)
 
 
-def bare(model: Model, n_sequences: int, n_prompt: int, n_steps: int = N_STEPS) -> float:
+def bare(model: Model, n_sequences: int, n_prompt: int, n_steps: int) -> float:
     """Median seconds of a step of a loop without anything around it."""
     for slot in range(n_sequences):
-        _read(model, slot, 0, n_prompt)
+        _read(model, slot, n_prompt)
     step_s = _bare_steps(model, n_sequences, n_prompt, n_steps)
     for slot in range(n_sequences):
         model.cut(slot, 0)
     return step_s
 
 
-def bare_after(model: Model, lengths: Sequence[int], n_steps: int) -> Iterator[tuple[int, float]]:
-    """The same for one sequence after prompts of these lengths, which grow: each is what was read, and more."""
-    n_read = 0
-    for n in sorted(lengths):
-        _read(model, 0, n_read, n)
-        n_read = n
-        yield n, _bare_steps(model, 1, n, n_steps)
-        model.cut(0, n)
-    model.cut(0, 0)
+def bare_after(model: Model, lengths: Sequence[int], n_steps: int) -> Iterator[Taken]:
+    """Prompts of these lengths read by a loop without anything around it, and steps of one sequence after them."""
+    for n in lengths:
+        started = time.perf_counter()
+        _read(model, 0, n)
+        yield from taken(started, **{READING.replace("{n}", str(n)): n / (time.perf_counter() - started)})
+        started = time.perf_counter()
+        step_s = _bare_steps(model, 1, n, n_steps)
+        yield from taken(started, **{AFTER.replace("{n}", str(n)): 1000 * step_s})
+        model.cut(0, 0)
 
 
-def _read(model: Model, slot: int, start: int, stop: int) -> None:
-    for at in range(start, stop, model.batch.size):
-        n = min(stop - at, model.batch.size)
+def _read(model: Model, slot: int, n_prompt: int) -> None:
+    for at in range(0, n_prompt, model.batch.size):
+        n = min(n_prompt - at, model.batch.size)
         model.batch.clear()
         model.batch.add(slot, [ANY] * n, at, 1)
         Model.decode(model)
@@ -162,14 +167,12 @@ def values(model: ClockedModel, config: Config, costs: Costs, plan: Plan) -> Ite
         for n in SEQUENCES:
             started = time.perf_counter()
             step = measure(model, config, costs, n, plan.n_steps)
-            parts = {"native": step.decode_s, "sampling": step.sampling_s, "outside": step.outside_s}
+            parts = dict(zip(PARTS, (step.decode_s, step.sampling_s, step.outside_s), strict=True))
             yield from taken(started, **{f"step.{n}.{name}_ms": 1000 * seconds for name, seconds in parts.items()})
             started = time.perf_counter()
             step_s = bare(model, n, step.n_prompt, plan.n_steps)
-            yield from taken(started, **{f"limit.bare.{n}.step_ms": 1000 * step_s})
-        started = time.perf_counter()
-        for n, step_s in bare_after(model, [n for n in plan.lengths if n + plan.n_steps <= model.n_ctx], plan.n_steps):
-            yield from taken(started, **{f"limit.after.{n}.step_ms": 1000 * step_s})
+            yield from taken(started, **{BARE.replace("{n}", str(n)): 1000 * step_s})
+        yield from bare_after(model, [n for n in plan.lengths if n + plan.n_steps <= model.n_ctx], plan.n_steps)
 
 
 def again_with_environment(module: str, environment: dict[str, str]) -> None:
@@ -186,20 +189,14 @@ def main(arguments: list[str]) -> int:
     config = Config(arguments[0], 1024, max(SEQUENCES), threads.count(), draft=False)
     model = ClockedModel(config, *step_size(config))
     costs = Costs.measure(model.seconds, model.batch.size)
+    found = medians(values(model, config, costs, Plan((), n_turns=N_TURNS, turns_s=math.inf, n_steps=N_STEPS)))
     result = {}
     for n in SEQUENCES:
-        turns = []
-        for _ in range(N_TURNS):
-            step = measure(model, config, costs, n)
-            turns.append((step.whole_s, step.outside_s, bare(model, n, step.n_prompt) / step.whole_s))
-        step_s, outside_s, ratio = (statistics.median(values) for values in zip(*turns, strict=True))
-        result[n] = {
-            "step_ms": round(step_s * 1e3, 3),
-            "outside_ms": round(outside_s * 1e3, 3),
-            "against_bare": round(ratio, 3),
-        }
-        print(f"{n} sequences: {step_s * 1e3:7.2f} ms a step, {outside_s * 1e3:.3f} ms outside native code", end=" ")
-        print(f"= {100 * outside_s / step_s:.2f} %; {ratio:.3f} x the bare loop's speed", flush=True)
+        step_ms, outside_ms = sum(found[f"step.{n}.{part}_ms"] for part in PARTS), found[f"step.{n}.outside_ms"]
+        ratio = found[BARE.replace("{n}", str(n))] / step_ms
+        result[n] = {"step_ms": round(step_ms, 3), "outside_ms": round(outside_ms, 3), "against_bare": round(ratio, 3)}
+        print(f"{n} sequences: {step_ms:7.2f} ms a step, {outside_ms:.3f} ms outside native code", end=" ")
+        print(f"= {100 * outside_ms / step_ms:.2f} %; {ratio:.3f} x the bare loop's speed", flush=True)
     print(json.dumps(result))
     return 0
 

@@ -6,24 +6,29 @@ import http.client
 import itertools
 import json
 import math
+import os
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from bench.figure import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 600.0
+PATIENCE_S = 600.0  # for an answer, and for a server that starts: a big model on a slow disk takes minutes
+END_S = 30.0  # for a server to end when it is asked to
+TAIL = 500  # bytes of what it wrote before it failed
 WORDS = "stone river lantern meadow copper winter thunder basket orchard needle harbour velvet candle pebble".split()
 
 Message = dict[str, str]
@@ -82,17 +87,17 @@ def ask(
 ) -> Answer:
     """One streamed answer; `started` is set at its first text. Raises RuntimeError when the server refuses."""
     asked = time.perf_counter()
-    return follow(begin(url, messages, max_tokens, **options), asked, started)
+    return follow(begin(url, messages, max_tokens, **options), asked, started.set if started else None)
 
 
-def go_on(url: str, tokens: list[int], max_tokens: int) -> Answer:
-    """The same of a text as it is, of which the tokens are given."""
+def go_on(url: str, tokens: list[int], max_tokens: int, begun: Callable[[], None] | None = None) -> Answer:
+    """The same of a text as it is, of which the tokens are given; `begun` is called at the first text of the answer."""
     asked = time.perf_counter()
-    return follow(post(url, "/v1/completions", {"prompt": tokens, "max_tokens": max_tokens}), asked)
+    return follow(post(url, "/v1/completions", {"prompt": tokens, "max_tokens": max_tokens}), asked, begun)
 
 
-def follow(connection: http.client.HTTPConnection, asked: float, started: threading.Event | None = None) -> Answer:
-    """Reads a streamed answer."""
+def follow(connection: http.client.HTTPConnection, asked: float, begun: Callable[[], None] | None = None) -> Answer:
+    """Reads a streamed answer; calls `begun` at its first text."""
     answer = Answer(asked, [])
     response = connection.getresponse()
     if response.status != 200:
@@ -108,8 +113,8 @@ def follow(connection: http.client.HTTPConnection, asked: float, started: thread
             if piece := _said(choice):
                 answer.text += piece
                 answer.tokens.append(now)
-                if started:
-                    started.set()
+                if begun and len(answer.tokens) == 1:
+                    begun()
     answer.ended = time.perf_counter()
     connection.close()
     return answer
@@ -146,17 +151,10 @@ def tokenized(url: str, text: str) -> list[int]:
         return list(json.load(response)["tokens"])
 
 
-def ask_all(url: str, chats: list[list[Message]], max_tokens: int) -> list[Answer]:
-    """All at once, each from a client of its own."""
-    answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda chat=chat: answers.append(ask(url, chat, max_tokens))) for chat in chats]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(answers) < len(chats):
-        raise RuntimeError("Some answers failed; see above.")
-    return answers
+def ask_all(url: str, chats: list[list[Message]], max_tokens: int, **options: Any) -> list[Answer]:
+    """All at once, each from a client of its own; the answers in the order of the chats."""
+    with ThreadPoolExecutor(len(chats)) as clients:
+        return list(clients.map(lambda chat: ask(url, chat, max_tokens, **options), chats))
 
 
 def gaps_s(times: list[float]) -> list[float]:
@@ -164,10 +162,14 @@ def gaps_s(times: list[float]) -> list[float]:
     return [b - a for a, b in itertools.pairwise(times)]
 
 
-def tokens_per_s(answers: list[Answer]) -> float:
+def wall_s(answers: list[Answer]) -> float:
     """Of all together, from the first question to the last token."""
-    wall_s = max(a.tokens[-1] for a in answers) - min(a.asked for a in answers)
-    return sum(a.n_tokens for a in answers) / wall_s
+    return max(a.tokens[-1] for a in answers) - min(a.asked for a in answers)
+
+
+def tokens_per_s(answers: list[Answer]) -> float:
+    """Of all together in that time."""
+    return sum(a.n_tokens for a in answers) / wall_s(answers)
 
 
 def percentile(values: list[float], p: int) -> float:
@@ -190,20 +192,42 @@ def free_port() -> int:
 @contextmanager
 def serve(command: list[str], port: int) -> Iterator[str]:
     """Runs a server until the block ends; yields its address once /health says yes."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        try:
+            try:
+                wait_for(url, process)
+            except RuntimeError as error:
+                raise RuntimeError(f"{error} {_tail(log)}".strip()) from error
+            yield url
+            if process.poll() is not None:
+                print(f"The server ended before it was asked to. {_tail(log)}".strip(), file=sys.stderr)
+        finally:
+            end(process)
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
+    return log.read().decode(errors="replace").strip()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Asks it to end, and waits no longer than is decent."""
+    process.terminate()
     try:
-        wait_for(url, process)
-        yield url
-    finally:
-        process.terminate()
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], health: str = "/health") -> None:
-    """Until the server says that it would serve. Raises RuntimeError when it ends instead."""
-    parts = urlsplit(url)
+def wait_for(url: str, process: subprocess.Popen[bytes], health: str = "/health", patience_s: float = PATIENCE_S) -> None:
+    """Until the server says that it would serve. Raises RuntimeError when it ends instead, or takes too long."""
+    parts, until = urlsplit(url), time.perf_counter() + patience_s
     while process.poll() is None:
+        if time.perf_counter() > until:
+            raise RuntimeError(f"The server was not ready after {patience_s:,.0f} s.")
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
         try:
             connection.request("GET", health)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from bench.figure import Figure, Limit
+from bench.figure import LOOP, Figure, Limit
 
 TITLE, NUMBER = 58, 24  # characters
 
@@ -36,7 +36,7 @@ def line(figure: Figure) -> str:
 
 
 def _name(limit: Limit) -> str:
-    return f"the {limit.name}{'' if limit.name == 'bare loop' else ' limit'}"
+    return f"the {limit.name}{'' if limit.name == LOOP else ' limit'}"
 
 
 def short(value: float) -> str:

@@ -30,7 +30,6 @@ from engine.scheduler import DRAFT_MAX, Scheduler, Slice
 
 log = logging.getLogger("engine")
 TELL_S = 1.0  # who waits for a first token hears so often how far it is
-LOOK = 64  # so many of those who wait are looked at in a step; where more wait, they hear less often
 TAKE_S = 0.01  # so long at most new requests are looked at between two steps of running ones
 GATHER_S = 0.005  # so long others are waited for before a long prompt is read: those that come together are read together
 
@@ -288,7 +287,7 @@ class Loop:
                 self._unsent.append(words.Failed(answer.id, *trouble))
                 self.remove(answer)
         running = ((0, answer) for answer in self._scheduler.running)
-        for n_before, answer in [*running, *self._scheduler.some_waiting(LOOK)]:
+        for n_before, answer in [*running, *self._scheduler.some_waiting()]:
             if not answer.first_token and not answer.background and now - max(answer.told, answer.added) > TELL_S:
                 self._unsent.append(answer.progress(now, n_before))
 

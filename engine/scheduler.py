@@ -26,6 +26,7 @@ CALM = 24  # tokens of an answer between two long slices, so that 19 of 20 of it
 FAIR = 1.25  # times the least price of a token: that is cheap
 REST = 4  # a prompt's last tokens, fewer than every so many-th of the slice before them, go along: a step is dearer
 SLICE_MAX = 512  # tokens of prompts in a step
+LOOK = 64  # so many of those who wait are looked at in a step; where more wait, they hear less often
 DRAFT_MAX = 31  # guessed tokens in a step, of all answers together
 
 
@@ -92,7 +93,8 @@ class Scheduler(Generic[S]):
         # Not plain dicts: those become slow at their front once much has been taken away there.
         self._waiting: OrderedDict[str, S] = OrderedDict()  # by id
         self._urgent: OrderedDict[str, S] = OrderedDict()  # those of them that are not in the background
-        self._round: Iterator[tuple[int, S]] = iter(())  # those that waited once, as far as they were not looked at since
+        self._round: list[str] = []  # the ids of those that waited when it began; each is looked at once in it
+        self._n_looked = 0  # of them
         self._running: dict[int, S] = {}  # by slot
         self._turns: OrderedDict[S, None] = OrderedDict()  # running answers; whoever waits longest for a token comes first
         self._costs = costs
@@ -119,12 +121,14 @@ class Scheduler(Generic[S]):
         """The sequence of this name, running or waiting."""
         return self._waiting.get(id) or next((s for s in self._running.values() if s.id == id), None)
 
-    def some_waiting(self, n_most: int) -> list[tuple[int, S]]:
+    def some_waiting(self) -> list[tuple[int, S]]:
         """A few of those who wait, each with how many stood before it; in the end it is everybody's turn."""
-        if not (some := list(itertools.islice(self._round, n_most))):
-            self._round = enumerate(list(self._waiting.values()))
-            some = list(itertools.islice(self._round, n_most))
-        return [(n_before, s) for n_before, s in some if s.id in self._waiting]
+        n_left = len(self._round) - self._n_looked
+        if not n_left or n_left > len(self._waiting):  # newcomers must not wait for the many that have gone
+            self._round, self._n_looked = list(self._waiting), 0
+        start, self._n_looked = self._n_looked, min(self._n_looked + LOOK, len(self._round))
+        some = enumerate(self._round[start : self._n_looked], start)
+        return [(n_before, s) for n_before, id in some if (s := self._waiting.get(id))]
 
     def add(self, sequence: S) -> None:
         """Puts it at the end of the queue. Its name must be its own."""

@@ -1,7 +1,7 @@
 """Computed states (KV) on disk: one file each, written beside and renamed, checked when read. Trouble of any kind is a miss.
 
 A file is a line of JSON, the tokens, and the state; the last two under one SHA-256. Writing happens in a thread of its own,
-so no step waits for a disk. Knows nothing of what the bytes mean, nor of their order of use.
+so no step waits for a disk. A file's time is that of its last use. Knows nothing of what the bytes mean.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import queue
 import shutil
 import sys
 import threading
-import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +52,6 @@ class States:
         self._lock = threading.Lock()  # guards the two
         self._pending: dict[str, State] = {}
         self._others: list[tuple[int, Path]] = []  # sizes and files of other models, the oldest last
-        self._last_use = 0
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         if self._folder and folder:
             try:
@@ -74,17 +72,19 @@ class States:
             self._jobs.put(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
         return self._n_bytes > self._limit_bytes
 
-    def records(self) -> Iterable[Record]:
-        """What is there, in the order of where it starts. Files that make no sense are removed."""
-        records = []
+    def records(self) -> Iterator[Record]:
+        """What is there, in the order of where it starts. Files that make no sense are removed.
+
+        One after the other, each read twice: the tokens of all files together may be more than the memory has room for.
+        """
+        starts = []
         for path in self._folder.glob("*.kv") if self._folder else ():
-            try:
-                records.append(_record(path))
-                self._count(path.stem, records[-1].n_bytes)
-            except (OSError, ValueError, KeyError, TypeError):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        return sorted(records, key=lambda record: record.start)
+            if record := self._record(path):
+                self._count(record.id, record.n_bytes)
+                starts.append((record.start, record.id))
+        for _, id in sorted(starts):
+            if record := self._record(self._path(id)):
+                yield record
 
     @property
     def limit_bytes(self) -> int:
@@ -122,12 +122,10 @@ class States:
             log.warning("%s cannot be read (%s); its tokens will be computed again", self._path(id), error)
         return None
 
-    def touch(self, id: str) -> None:
-        """Notes that it was used now."""
+    def touch(self, id: str, used: int) -> None:
+        """Notes when it was used."""
         if self._folder and id in self._sizes:
-            self._last_use = max(time.time_ns(), self._last_use + 1)  # two uses are never equal: their order counts
-            times = (self._last_use, self._last_use)
-            self._jobs.put(lambda: os.utime(self._path(id), ns=times))
+            self._jobs.put(lambda: os.utime(self._path(id), ns=(used, used)))
 
     def remove(self, id: str) -> None:
         """Forgets a state."""
@@ -151,6 +149,15 @@ class States:
             self._n_bytes -= n_bytes or 0
             return n_bytes is not None
 
+    def _record(self, path: Path) -> Record | None:
+        try:
+            return _record(path)
+        except (OSError, ValueError, KeyError, TypeError):
+            self._discount(path.stem)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+
     def _path(self, id: str) -> Path:
         assert self._folder
         return self._folder / f"{id}.kv"
@@ -173,6 +180,7 @@ class States:
             with beside.open("wb") as file:
                 file.write(json.dumps(header).encode() + b"\n" + tokens)
                 file.write(state)
+            os.utime(beside, ns=(record.used, record.used))
             beside.replace(self._path(record.id))
         except OSError:
             self._discount(record.id)
@@ -192,8 +200,8 @@ def _record(path: Path) -> Record:
     """Raises OSError, ValueError, KeyError or TypeError when the file is none of ours."""
     with path.open("rb") as file:
         header = json.loads(file.readline(HEADER_BYTES))
-        if header["version"] != VERSION:
-            raise ValueError(header["version"])
+        if header["version"] != VERSION or not isinstance(header["start"], int) or not isinstance(header["parent"], str):
+            raise ValueError("none of ours")
         at = file.tell()
         tokens = array("i", file.read(4 * header["n_tokens"]))
     status = path.stat()

@@ -134,6 +134,8 @@ def main() -> None:
     send([words.Ready(*facts)])
     loop.run()
     states[0].flush(FLUSH_S)
+    prefixes.close()
+    beat.close()
     os._exit(0)
 
 

@@ -1,7 +1,7 @@
 """Makes .venv with everything Linnet needs; quick when nothing changed. Standard library only: it runs before all else.
 
 python3 scripts/setup.py          what running needs
-python3 scripts/setup.py --dev    also what tests and tools need: Chromium, and OpenAI's client for Node where npm is there
+python3 scripts/setup.py --dev    also what tests and tools need: Chromium, and packages of npm's where npm is there
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(dev: bool) -> None:
             (VENV / f"{kind}.stamp").write_text(fingerprint())
     if dev:
         install_browser()
-        install_node_client()
+        install_node_packages()
 
 
 def up_to_date(dev: bool) -> bool:
@@ -141,17 +141,17 @@ def install_browser() -> None:
         print("The browser tests will be skipped: install Chromium for them (Debian: sudo apt install chromium).")
 
 
-def install_node_client() -> None:
-    """The tests run a Node program too. Its packages are fetched where npm is there; Node itself is not installed."""
+def install_node_packages() -> None:
+    """The tests run a Node program, and axe-core in the browser. Only where npm is there: Node itself is not installed."""
     lock = (NODE_PROJECT / "package-lock.json").read_text()
     stamp = NODE / "done.stamp"
     if stamp.exists() and stamp.read_text() == lock:
         return
     npm = shutil.which("npm")
     if not npm or not shutil.which("node"):
-        print("The test of a Node program will be skipped: install Node 20 or newer, with npm, for it.")
+        print("The tests with packages of npm's will be skipped: install Node 20 or newer, with npm, for them.")
         return
-    print("Installing OpenAI's client for Node ...", flush=True)
+    print("Installing OpenAI's client for Node, and axe-core ...", flush=True)
     NODE.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
     for name in ("package.json", "package-lock.json"):
@@ -159,7 +159,7 @@ def install_node_client() -> None:
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        print(f"The test of a Node program will be skipped: its packages could not be installed.\n{done.stderr[-500:]}")
+        print(f"The tests with packages of npm's will be skipped: they could not be installed.\n{done.stderr[-500:]}")
         return
     stamp.write_text(lock)
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from bench.browser import QUIET as QUIET  # the pictures of the page are taken with the same browser
+from bench.browser import chromium as chromium
 from tests.conftest import PATIENCE_S, Server
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
 Open = Callable[..., Page]
-
-
-def chromium() -> str | None:
-    """The program, if there is one."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ class Handler(BaseHTTPRequestHandler):
     bodies: list[dict[str, Any]] = []
     n_more = 0  # tokens beyond those it was asked for
     counts = True
+    n_good, odd = 10**6, ""  # after so many answers it says this instead
 
     def do_GET(self):
         self.send_response(200)
@@ -26,6 +27,9 @@ class Handler(BaseHTTPRequestHandler):
         n_tokens = body["max_tokens"] + self.n_more
         self.send_response(200)
         self.end_headers()
+        if len(self.bodies) > self.n_good:
+            self.wfile.write(f"data: {self.odd}\n\n".encode())
+            return
         for i in range(n_tokens):
             self.chunk(choices=[{"delta": {"content": f"{i} "}, "finish_reason": None}])
         self.chunk(choices=[{"delta": {}, "finish_reason": "length"}])

@@ -31,7 +31,8 @@ class Rig:
         self.words: list[Word] = []
         self.n_sent = 0  # messages to the front
         self.prefixes = Prefixes(ram_bytes, states or States(None, "", 0))
-        self.loop = Loop(model, config, (costs, governor, self.prefixes, Beat()), self.inbox, self._send)
+        self.beat = Beat()
+        self.loop = Loop(model, config, (costs, governor, self.prefixes, self.beat), self.inbox, self._send)
         self.n_steps = 0
         self.n_read = 0  # tokens computed
         self._model = model
@@ -92,6 +93,8 @@ def rigs(model: Model) -> Iterator[Callable[..., Rig]]:
     for r in made:
         for answer in r.loop.answers:  # what still runs would stay in the slots of the model that all tests share
             r.loop.remove(answer)
+        r.prefixes.close()
+        r.beat.close()
 
 
 def chat(*turns: str) -> list[dict[str, Any]]:

@@ -3,28 +3,31 @@
 import contextlib
 import http.server
 import io
+import itertools
 import json
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
 
 from bench import __main__ as bench
-from bench import inside, machine, neighbours, stream
+from bench import clients, hits, inside, machine, neighbours, result, stream
 from bench.alone import lengths
-from bench.figure import BenchError, Figure, Missing, Remark, Taken
+from bench.figure import BenchError, Figure, Missing, Record, Remark, Taken
 from bench.kinds import KINDS, Kind, kinds
 from bench.limit import with_limits
 from bench.machine import Meter
-from bench.plan import FULL, QUICK, Plan
-from bench.record import Record
+from bench.plan import FULL, QUICK, Plan, pair
 from bench.table import short, table
 from engine import threads
 from engine.header import read_header
@@ -88,7 +91,9 @@ def test_every_figure_is_there_or_says_why_it_is_not(run):
 def test_what_an_answer_could_be_at_best_stands_beside_its_speed(run):
     figures = {figure["key"]: figure for figure in json.loads(Path(run[1][-1]).read_text())["figures"]}
     assert [limit["name"] for limit in figures["decode.16.tokens_per_s"]["limits"]] == ["memory", "bare loop"]
-    assert [limit["name"] for limit in figures["clients.1.total_per_s"]["limits"]] == ["bare loop"]
+    assert [limit["name"] for limit in figures["reading.16.tokens_per_s"]["limits"]] == ["bare loop"]
+    assert [limit["name"] for limit in figures["clients.1.each_per_s"]["limits"]] == ["bare loop"]
+    assert figures["clients.1.total_per_s"]["limits"] == []  # the reading of the prompts is in it, and in no step
     assert [limit["name"] for limit in figures["limit.bare.1.step_ms"]["limits"]] == ["memory"]
 
 
@@ -110,7 +115,8 @@ def test_shares_are_of_the_limit_whether_more_or_less_is_better():
     plan = Plan((64,), (1, 4))
     of = {key: Figure(key, kind.group, kind.title, kind.unit, [1.0]) for key, kind in kinds(plan).items()}
     given = {"limit.read_gb_per_s": 10.0, "limit.bare.1.step_ms": 50.0, "limit.bare.4.step_ms": 100.0}
-    given |= {"limit.after.64.step_ms": 50.0, "decode.64.tokens_per_s": 18.0, "clients.4.total_per_s": 20.0}
+    given |= {"limit.after.64.step_ms": 50.0, "decode.64.tokens_per_s": 18.0, "clients.4.each_per_s": 5.0}
+    given |= {"limit.reading.64.tokens_per_s": 128.0, "reading.64.tokens_per_s": 96.0, "reading.64.first_s": 1.0}
     of |= {key: replace(of[key], values=[value]) for key, value in given.items()}
     header = read_header(DEMO)
     done = with_limits(of, header, plan)
@@ -118,7 +124,9 @@ def test_shares_are_of_the_limit_whether_more_or_less_is_better():
     assert loop.value == pytest.approx(20)
     assert loop.share == pytest.approx(0.9)
     assert header.n_bytes / 2 < 10e9 / memory.value < 1.2 * header.n_bytes  # bytes of a token
-    assert done["clients.4.total_per_s"].limits[0].share == pytest.approx(0.5)
+    assert done["clients.4.each_per_s"].limits[0].share == pytest.approx(0.5)
+    assert done["reading.64.tokens_per_s"].limits[0].share == pytest.approx(0.75)
+    assert done["reading.64.first_s"].limits[0].share == pytest.approx(0.5)
     (best,) = done["limit.bare.1.step_ms"].limits
     assert best.share == pytest.approx(best.value / 50)
 
@@ -155,7 +163,7 @@ def test_what_the_bench_computes_itself_or_has_computed_for_it_disturbs_nothing(
         """One that has computed, and whose ended children have."""
         return SimpleNamespace(cpu_times=lambda: (own, 0.0, ended, 0.0, 0.0), children=lambda recursive: list(children))
 
-    times = Times(9.0, 0.0, 1.0, 50.0, 7.0, 0.0, 0.0, 2.0, 9.0, 0.0)  # those of a guest are the user's, too
+    times = Times(9.0, 0.0, 1.0, 50.0, 7.0, 0.0, 4.0, 2.0, 9.0, 0.0)  # those of a guest are the user's, too
     monkeypatch.setattr(threads, "allowed", lambda: {0})
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [times, times])
     monkeypatch.setattr(psutil, "Process", lambda: process(1.0, 2.0, process(3.0, 0.5)))
@@ -265,6 +273,89 @@ def test_a_wrong_answer_is_said_in_one_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "run", fail)
     assert bench.main(["demo"], TINY, tmp_path) == 1
     assert capsys.readouterr().err == "An answer of 3 tokens was wanted, and 2 came.\n"
+
+
+def test_a_part_that_fails_loses_its_own_figures_and_no_others(monkeypatch, capsys, tmp_path):
+    def odd():
+        yield Taken("load.warm_s", 1.0, 0, 1)
+        raise KeyError("usage")
+
+    record = Record({key: KINDS[key] for key in ("load.warm_s", "load.ready_s")}, lambda *_: False)
+    parts = [bench.Part("Loading", ("load.warm_s",), odd()), bench.Part("Again", (), [Taken("load.ready_s", 2.0, 0, 1)])]
+    assert bench.follow(record, parts, 0) == {"Loading": "KeyError('usage')"}
+    assert record.figure("load.warm_s").note == "not available: KeyError('usage')"
+    assert record.figure("load.ready_s").values == [2.0]
+
+    monkeypatch.setattr(bench, "run", lambda *_: (tmp_path / "result.json", {"Loading": "It was odd."}))
+    assert bench.main(["demo"], TINY, tmp_path) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'result.json'}\n"
+    assert "Loading: It was odd.\n" in err
+
+
+def test_a_server_that_ends_says_its_last_words():
+    command = [sys.executable, "-c", "raise SystemExit('There is no room.')"]
+    with pytest.raises(RuntimeError, match=r"exit code 1\. There is no room\."), stream.serve(command, stream.free_port()):
+        pass
+
+
+def test_a_server_that_is_never_ready_or_does_not_want_to_end_is_not_waited_for(monkeypatch):
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with pytest.raises(RuntimeError, match="not ready after 0 s"):
+            stream.wait_for(f"http://127.0.0.1:{stream.free_port()}", process, patience_s=0)
+        monkeypatch.setattr(stream, "END_S", 0.05)
+        stream.end(process)
+        assert process.returncode == -9
+
+
+def test_the_first_text_of_an_answer_is_noticed_once():
+    lines = [b'data: {"choices": [{"text": "one"}]}\n', b'data: {"choices": [{"text": "two"}]}\n', b"data: [DONE]\n"]
+    response = MagicMock(status=200, __iter__=lambda _: iter(lines))
+    seen: list[str] = []
+    stream.follow(MagicMock(getresponse=lambda: response), 0, lambda: seen.append("begun"))
+    assert seen == ["begun"]
+
+
+def test_of_two_that_are_compared_each_begins_in_turn():
+    count = itertools.count()
+    both = [pair(turn, lambda: ("one", next(count)), lambda: ("other", next(count))) for turn in range(2)]
+    assert both == [(("one", 0), ("other", 1)), (("one", 3), ("other", 2))]
+
+
+def test_each_number_of_clients_gets_the_same_tasks(monkeypatch):
+    asked = []
+
+    def answer(_url, chats, max_tokens):
+        asked.append([chat[-1]["content"] for chat in chats])
+        return [stream.Answer(0.0, [0.5, 1.0], max_tokens, 5, "a b", "length", 1.0) for _ in chats]
+
+    monkeypatch.setattr(stream, "ask_all", answer)
+    monkeypatch.setattr(stream, "ask", lambda *_: None)
+    values = list(clients.clients("", Plan(clients=(1, 8), n_turns=2)))
+    questions = [[text.split(" ", 3)[3] for text in together] for together in asked]
+    assert [len(together) for together in questions] == [1, 1, 1, 1, 8] * 2
+    assert len({text for together in asked for text in together}) == 24, "what was asked before would be known"
+    assert [text for (text,) in questions[:4]] * 2 == questions[4]
+    assert Remark("clients.8.first_p95_s", "of 16 answers in all turns") in values
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "sentence"), [("new", "yes", "came as 'new' and not as a hit"), ("hit", "no", "with other words")]
+)
+def test_an_answer_given_before_must_be_a_hit_and_the_same(how, text, sentence):
+    body = json.dumps({"id": "2", "choices": [text]}).encode()
+    connection: Any = SimpleNamespace(ask=lambda *_: (0.1, how, body))
+    with pytest.raises(stream.WrongAnswerError, match=sentence):
+        hits.hits(connection, 1, ["yes"])
+
+
+def test_results_of_other_models_and_of_quick_runs_have_names_of_their_own(tmp_path):
+    found = {"date": "2026-11-25T14:00:00Z", "machine": {"name": "2-cores"}, "model": {"name": "Qwen 1.5B (Q4_K)"}}
+    assert result.path_of(found, tmp_path).name == "2026-11-25-2-cores-qwen-1.5b-q4-k.json"
+    assert result.path_of(found | {"quick": True}, tmp_path).name == "2026-11-25-2-cores-qwen-1.5b-q4-k-quick.json"
 
 
 def test_a_model_that_is_none_is_refused_in_one_sentence(capsys, tmp_path):

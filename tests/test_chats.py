@@ -22,7 +22,7 @@ from settings import Settings
 from tests.conftest import PATIENCE_S
 from tests.test_api import ScriptedEngine, error_of
 from web import chats as store
-from web import database, search
+from web import database, search, trash
 from web.chats import Chats
 from web.database import AbsentError, ChatsError
 
@@ -120,18 +120,65 @@ def test_a_deleted_chat_can_be_restored_until_it_is_really_removed(http, chats, 
     assert http.get(f"/api/chats/{chat}").status_code == 404
     assert http.post(f"/api/chats/{chat}/restore", json={}).status_code == 200
     assert found(chats, "secret") == ["secret"]
-    monkeypatch.setattr(store, "UNDO_S", 0.0)
+    monkeypatch.setattr(trash, "UNDO_S", 0.0)
     http.delete(f"/api/chats/{chat}")
-    chats._purging.join(PATIENCE_S)
+    chats._trash.timer.join(PATIENCE_S)
     assert error_of(http.post(f"/api/chats/{chat}/restore", json={}))["code"] == "not_found"
 
 
-def test_what_was_deleted_is_not_in_the_file_any_more_after_the_next_start(tmp_path):
+def test_what_was_deleted_long_ago_is_not_in_the_file_any_more_after_the_next_start(tmp_path, monkeypatch):
     file = tmp_path / "chats.db"
     with closing(Chats(file)) as chats:
         chats.remove(ME, talk(chats, "xylophone " * 50)["id"])
+    monkeypatch.setattr(trash, "UNDO_S", 0.0)
     Chats(file).close()
     assert b"xylophone" not in file.read_bytes()
+
+
+def test_a_chat_deleted_just_now_can_be_restored_though_another_server_starts_and_is_gone_in_its_time(chats, monkeypatch):
+    chat = talk(chats, "secret")["id"]
+    chats.remove(ME, chat)
+    with closing(Chats(chats._database.file)) as other:
+        assert other._trash.timer and other._trash.timer.is_alive(), "else it would stay for ever"
+    assert chats.restore(ME, chat)["id"] == chat
+    chats.remove(ME, chat)
+    monkeypatch.setattr(trash, "UNDO_S", 0.0)
+    with closing(Chats(chats._database.file)), pytest.raises(AbsentError):
+        chats.restore(ME, chat)
+
+
+def test_the_words_of_a_removed_message_and_of_an_old_title_are_not_in_the_file_once_it_is_closed(tmp_path):
+    file = tmp_path / "chats.db"
+    with closing(Chats(file)) as chats:
+        chat = talk(chats, "hello", "xylophone", title="saxophone")
+        chats.remove_message(ME, chat["id"], chat["leaf"])
+        chats.change(ME, chat["id"], {"title": "music"})
+    content = file.read_bytes()
+    assert b"hello" in content
+    assert b"music" in content
+    assert b"xylophone" not in content
+    assert b"saxophone" not in content
+
+
+def test_the_words_of_a_removed_message_go_in_their_time_from_a_file_that_stays_open(chats, monkeypatch):
+    chat = talk(chats, "xylophone")
+    monkeypatch.setattr(trash, "UNDO_S", 0.0)
+    chats.remove_message(ME, chat["id"], chat["leaf"])
+    chats._trash.timer.join(PATIENCE_S)
+    with chats._database.reading() as db:
+        assert b"xylophone" not in b"".join(row["block"] for row in db.execute("SELECT block FROM message_words_data"))
+
+
+def test_a_chat_in_which_nothing_was_ever_said_does_not_stay_for_ever(tmp_path, monkeypatch):
+    file = tmp_path / "chats.db"
+    with closing(Chats(file)) as chats:
+        chats.create(ME)
+        wanted = {chats.create(ME, "named")["id"], chats.create(ME, "", "Be brief.")["id"], talk(chats, "said")["id"]}
+    with closing(Chats(file)) as chats:
+        assert len(chats.find(ME)) == 4
+    monkeypatch.setattr(trash, "EMPTY_S", 0.0)
+    with closing(Chats(file)) as chats:
+        assert {chat["id"] for chat in chats.find(ME)} == wanted
 
 
 @pytest.mark.parametrize(
@@ -246,6 +293,17 @@ def test_an_answer_that_grows_is_found_as_it_ended_and_as_it_grows_again(chats):
     chats.resume(ME, chat["id"], answer["id"])
     chats.keep(answer | {"content": "apple pie with cream", "state": "done"})
     assert found(chats, "cream") == ["apple pie with cream"]
+
+
+def test_a_stopped_answer_that_ends_after_all_is_found_by_all_its_words(chats):
+    chat = talk(chats, "question")
+    answer = chats.begin(ME, chat["id"], chat["leaf"], {})
+    chats.keep(answer | {"content": "apple pie"})
+    Chats(chats._database.file).close()  # takes the answer for one that a crash has cut
+    chats.keep(answer | {"content": "apple pie with cream", "state": "done"})
+    assert found(chats, "apple") == found(chats, "cream") == ["apple pie with cream"]
+    chats.remove_message(ME, chat["id"], answer["id"])
+    assert found(chats, "apple") == []
 
 
 @given(st.text(max_size=30) | st.text(alphabet='"*^:()-+{}\\%_NEAR OR\0', max_size=30))

@@ -3,13 +3,17 @@
 The judge of each fast way is the slow plain one: a fresh engine that knows nothing and guesses nothing.
 """
 
+import gc
 import queue
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 from api.record import Record
-from bench import shapes
+from bench import shapes, steps
+from engine import loop
+from engine.costs import Costs
 from engine.native.model import Model
 from engine.request import (
     Accepted,
@@ -25,8 +29,8 @@ from engine.request import (
     Trouble,
 )
 from engine.states import States
-from tests.conftest import DEMO
-from tests.rig import N_SLOTS, Rig, ask, load, rigs
+from tests.conftest import DEMO, PATIENCE_S
+from tests.rig import CHEAP, N_SLOTS, Rig, ask, load, rigs
 
 STORY = "Tell me a story about a fox."
 POEM = "Write a poem about rain."
@@ -104,7 +108,8 @@ def test_a_beginning_common_to_all_is_read_once_while_all_run(rig):
         assert r.text(str(i))[:100] == fresh.text("x")[:100]
 
 
-def test_those_who_come_together_are_read_together_also_after_one_that_is_refused(rig):
+def test_those_who_come_together_are_read_together_also_after_one_that_is_refused(rig, monkeypatch):
+    monkeypatch.setattr(loop, "TAKE_S", PATIENCE_S)  # rendering three prompts takes long on a busy machine
     r = rig()
     long = "word " * 700
     r.loop._inbox = LateInbox(ask("refused", "word " * 2000), *(ask(str(i), f"{i} {long}") for i in range(3)))
@@ -334,6 +339,16 @@ def test_an_answer_whose_end_alone_got_lost_is_ended(rig):
         r.inbox.put(command)
     r.loop.run()
     assert (r.end("1").stop_reason, r.end("1").n_answer, r.text("1")) == ("max_tokens", 30, "")
+
+
+def test_a_loop_outside_a_worker_leaves_nothing_open(model):
+    gc.collect()  # what other tests have left open
+    n_before = psutil.Process().num_fds()
+    config = Config("", 1024, N_SLOTS, 1)
+    with steps.loop_alone(model, config, Costs(CHEAP), queue.SimpleQueue(), lambda _: None) as loop:
+        assert loop.answers == []
+        assert psutil.Process().num_fds() > n_before
+    assert psutil.Process().num_fds() == n_before
 
 
 def test_each_wait_has_its_limit_and_its_own_error(rig):

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from engine.request import Event, Failed, Progress, Request, Trouble
+from engine.request import Event, Failed, Finished, Progress, Request, Trouble
 from tests.browser import CONTRAST, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
 from tests.conftest import Server
 from tests.stub import StubServer, stub
 
 pytestmark = pytest.mark.browser
+CUT = Finished("", "length", "max_tokens", 3, 1, 2, 0.0, 0.1, 0.2)
+POLL = "import('/web/poll.js').then(({ pollNow }) => pollNow())"
 FACTS = re.compile(r"^\d+ tokens · [\d.]+ tokens/s · first after \d+\.\d\d s · prompt \d+")
 
 
@@ -87,7 +89,7 @@ def test_reasoning_is_a_block_of_its_own_that_folds_when_the_answer_begins(serve
     thoughts = answers(page).locator("details")
     expect(thoughts.locator("summary")).to_have_text(re.compile(r"^Thought for (a moment|\d+ s)$"))
     expect(thoughts).not_to_have_attribute("open", "")
-    thoughts.locator("summary").click()
+    page.keyboard.press("Alt+t")
     expect(thoughts.locator("p").first).to_be_visible()
 
 
@@ -135,7 +137,8 @@ def test_a_known_answer_says_so_and_can_be_given_afresh(house, open_page):
         ask(page, "What is the capital of Italy?")
         ended(page)
     expect(answers(page).locator(".facts")).to_have_text(re.compile(r"^\d+ tokens · from memory$"))
-    do(page, "Answer afresh")
+    expect(page.get_by_role("button", name="Answer afresh")).to_be_attached()
+    page.keyboard.press("Alt+r")
     expect(answers(page).locator(".facts")).to_have_text(FACTS)
     expect(answers(page).get_by_label("Version 2 of 2")).to_be_visible()
 
@@ -152,7 +155,7 @@ def test_a_cut_answer_says_so_and_goes_on_where_it_was_cut(house, open_page):
     page.evaluate(settings())
     page.reload()
     ended(page)
-    do(page, "Continue answer")
+    page.keyboard.press("Alt+g")
     ended(page)
     expect(facts).not_to_contain_text("cut")
     text = last_text(page).inner_text()
@@ -170,14 +173,13 @@ def test_two_tabs_show_the_same_chat_and_one_that_is_deleted_is_gone(house, open
     other.get_by_label("Your message").fill("half a draft")
     ask(page, "What is my name?")
     ended(page, 2)
-    poll = "import('/web/poll.js').then(({ pollNow }) => pollNow())"
-    other.evaluate(poll)
+    other.evaluate(POLL)
     ended(other, 2)
     expect(last_text(other)).to_contain_text("Anna")
     expect(other.get_by_label("Your message")).to_have_value("half a draft")
     id = page.url.partition("#")[2]
     page.evaluate("id => fetch(`/api/chats/${id}`, { method: 'DELETE' })", id)
-    other.evaluate(poll)
+    other.evaluate(POLL)
     expect(other.locator(".turn")).to_have_count(0)
 
 
@@ -196,7 +198,17 @@ def test_stopping_keeps_the_text_and_stops_the_server_too_and_the_answer_can_go_
     expect(facts).not_to_contain_text("stopped")
     expect(answers(page)).to_have_count(1)
     expect(answers(page).locator(".error")).to_have_count(0)
+    do(page, "Edit question")  # while it runs: it gives way
+    page.get_by_label("Your question").fill("go further")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Version 2 of 2")).to_be_visible()
+    expect(last_text(page)).to_have_text(re.compile("^.{50}"))
+    page.get_by_role("button", name="Earlier version").click()
+    expect(facts).to_contain_text("stopped")
+    page.get_by_role("button", name="Later version").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(facts).to_contain_text("stopped")
 
 
 def test_an_answer_outlives_a_reload_and_is_taken_up_where_it_was(serve, tmp_path, open_page):
@@ -222,6 +234,18 @@ def test_an_answer_outlives_a_reload_and_is_taken_up_where_it_was(serve, tmp_pat
     ended(page)
     expect(last_text(page)).to_have_text("One sentence. Another. The last.")
     assert len(server.engine.requests) == 1
+    may_end.clear()
+    page.route("**/api/answers/**", lambda route: route.abort())
+    ask(page, "again")
+    facts = answers(page).last.locator(".facts")
+    expect(facts).to_contain_text("connection is lost")
+    page.keyboard.press("Escape")  # the server is not reached; here it ends all the same
+    expect(facts).to_contain_text("stopped")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    page.unroute("**/api/answers/**")
+    may_end.set()
+    with page.expect_request(lambda request: request.method == "DELETE"):
+        page.evaluate(POLL)
 
 
 MARKDOWN = (
@@ -267,6 +291,8 @@ def test_markdown_is_rendered_as_it_grows_and_what_is_wide_scrolls_inside_itself
     assert text.locator(".table").evaluate("table => table.scrollWidth > table.clientWidth")
     assert text.locator("img, b, script").count() == 0
     expect(text.locator(".code-box").last).to_contain_text("<b>and open")
+    page.keyboard.press("Alt+k")
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text.includes('and open'))")
     text.get_by_role("button", name="Copy code").first.click()
     assert page.evaluate("navigator.clipboard.readText()") == "def one():\n    return 1\n"
     expect(page.locator(".user .text")).to_have_text("<b>write</b>")
@@ -295,6 +321,64 @@ def test_awkward_answers_are_told_in_the_turn_that_they_belong_to(serve, tmp_pat
     said = [(message["role"], message["content"]) for message in server.engine.requests[-1].messages]
     # Questions without an answer are not asked again, thoughts do not go back.
     assert said == [("user", "half"), ("assistant", "Half"), ("user", "whole")]
+
+
+def test_thoughts_that_were_cut_go_on_where_they_were_cut(serve, tmp_path, open_page):
+    may_end = threading.Event()
+
+    def script(request: Request) -> Iterator[Event | str]:
+        if len(server.engine.requests) > 1:
+            yield from ("and two.", "</think>", "Three.")
+        else:
+            yield "One, "
+            assert may_end.wait(60)
+            yield CUT
+
+    server = serve(script, chats=tmp_path / "chats.db", thinking="open")
+    page = open_page(server)
+    ask(page, "think")
+    thoughts = answers(page).locator("details")
+    expect(thoughts).to_have_attribute("open", "")  # live, while it thinks
+    expect(thoughts).to_have_text(re.compile(r"^Thinking.*One,\s*$"))
+    may_end.set()
+    ended(page)
+    do(page, "Continue answer")
+    expect(last_text(page)).to_have_text("Three.")
+    page.keyboard.press("Alt+t")
+    expect(thoughts.locator(".thought")).to_have_text(re.compile(r"^One,\s*and two\.\s*$"))
+    assert server.engine.requests[1].thought.strip() == "One,"
+
+
+def test_a_question_without_an_answer_can_be_answered_and_what_is_refused_says_so(serve, tmp_path, open_page):
+    full = Failed("", Trouble.CONTEXT_LENGTH, "It is too long.")
+    scripts = iter([[full], ["Half"], ["Less", CUT], [full], [full], [" and more."], []])
+    server = serve(lambda request: [] if request.background else next(scripts), chats=tmp_path / "chats.db")
+    page = open_page(server)
+    alert = answers(page).last.get_by_role("alert")
+    ask(page, "one")
+    expect(alert).to_have_text("It is too long.")
+    do(page, "Delete answer")
+    page.get_by_role("group", name="Delete this and what follows?").get_by_role("button", name="Delete").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Answer", exact=True)).to_be_attached()
+    page.keyboard.press("Alt+r")
+    expect(last_text(page)).to_have_text("Half")
+    ended(page)
+    ask(page, "two")
+    ended(page, 2)
+    do(page, "Continue answer")
+    expect(alert).to_have_text("It is too long.")
+    expect(last_text(page)).to_have_text("Less")
+    page.evaluate(settings(onContextFull="leave-out-oldest"))
+    page.reload()
+    do(page, "Continue answer")
+    expect(last_text(page)).to_have_text("Less and more.")
+    expect(answers(page).last.locator(".note")).to_contain_text("left out")
+    said = json.dumps({"error": {"message": "The disk is full.", "code": "chats_unavailable"}})
+    page.route("**/messages/*", lambda route: route.fulfill(status=503, body=said))
+    do(page, "Delete answer")
+    page.get_by_role("group", name="Delete this and what follows?").get_by_role("button", name="Delete").click()
+    expect(page.locator("#note")).to_have_text("The disk is full.")
 
 
 def test_who_waits_is_told_for_what(serve, open_page):
@@ -414,6 +498,6 @@ def test_a_reader_who_has_scrolled_up_is_left_alone(tireless, open_page):
     page.evaluate("document.querySelector('main').scrollTop = 10")
     expect(text).to_have_text(re.compile(rf"^.{{{len(text.inner_text()) + 500}}}"))
     assert page.evaluate("document.querySelector('main').scrollTop") == 10
-    page.get_by_role("button", name="To the end").click()
+    page.keyboard.press("Alt+End")
     expect(page.get_by_role("button", name="To the end")).to_be_hidden()
     page.keyboard.press("Escape")

@@ -9,18 +9,19 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import stream
+from bench import prompts, stream
 from bench.peers import __main__ as peers
 from bench.peers import build, contest, original, peer, scenarios
 from bench.peers.pairs import Pairs, Turns
-from bench.peers.peer import AbsentError, Sizes
+from bench.peers.peer import AbsentError, Peer, Sizes
 from bench.peers.scenarios import DELAY, RATE, Sample, Server
-from bench.stream import WrongAnswerError
+from bench.stream import Answer, WrongAnswerError
 from engine.header import read_header
 from tests.other_server import Handler, ThreadingHTTPServer
 
@@ -94,20 +95,24 @@ def test_the_spread_of_the_ratio_is_that_of_the_pairs_not_of_the_medians():
 
 def test_the_two_take_turns_and_who_begins_changes():
     order: list[str] = []
+    salts: list[str] = []
     told: list[str] = []
 
     def side(name):
-        def run():
+        def run(salt):
             order.append(name)
+            salts.append(salt)
             return Sample(1, 0, 1)
 
         return run
 
-    found = Turns(3, lambda started, ended: len(order) == 4, told.append).take("four", RATE, side("us"), side("them"))
+    turns = Turns(3, lambda started, ended: len(order) == 4, told.append)
+    found = turns.take("x", "four", RATE, side("us"), side("them"))
     assert order == ["us", "them", "them", "us", "us", "them"]
+    assert salts == ["0 four", "0 four", "1 four", "1 four", "2 four", "2 four"], "the same for all peers"
     assert len(found.ours) == len(found.theirs) == 3
     assert found.disturbed == 1
-    assert told[-1] == "four: turn 3 of 3"
+    assert told[-1] == "x, four: turn 3 of 3"
 
 
 def test_a_row_reads_as_a_line_of_the_table():
@@ -124,11 +129,11 @@ def test_unequal_work_is_said():
 def test_every_scenario_runs_against_any_server_and_the_second_turn_brings_the_first():
     with running() as (server, bodies):
         for scenario in scenarios.SCENARIOS.values():
-            found = scenario.run(server)
+            found = scenario.run(server, "0")
             assert found.value > 0
             assert found.n_tokens and found.n_prompt
         bodies.clear()
-        scenarios.second(server)
+        scenarios.second(server, "0")
         first, second = bodies
         assert [m["role"] for m in second["messages"]] == ["user", "assistant", "user"]
         assert second["messages"][0] == first["messages"][0]
@@ -136,18 +141,33 @@ def test_every_scenario_runs_against_any_server_and_the_second_turn_brings_the_f
         assert "model" not in first
 
 
-def test_prompts_are_new_each_time():
-    with running() as (server, bodies):
-        scenarios.clients(4)(server)
-        scenarios.clients(4)(server)
-    assert len({body["messages"][0]["content"][:25] for body in bodies}) == 8
+def test_both_sides_get_the_same_prompts_which_are_new_in_each_turn_and_tasks_of_the_set():
+    with running() as (ours, to_us), running() as (theirs, to_them):
+        for key, scenario in scenarios.SCENARIOS.items():
+            turns = Turns(2, lambda *_: False, lambda _: None)
+            turns.take("x", key, scenario.unit, partial(scenario.run, ours), partial(scenario.run, theirs))
+    said, heard = ([body["messages"][0]["content"] for body in bodies] for bodies in (to_us, to_them))
+    assert sorted(said) == sorted(heard)
+    questions = {task.messages[0]["content"] for task in prompts.load()}
+    salts = {next(text.removesuffix(question) for question in questions if text.endswith(question)) for text in said}
+    assert all(salts), "each begins with its salt, so that nothing of it is known"
+    new = [text for text in said if "shared" not in text]
+    second = 2  # the second turn of a chat begins as the first does
+    assert len(set(new)) == len(new) - second
+
+
+def test_the_first_text_of_a_shared_system_prompt_is_that_of_the_slowest(monkeypatch):
+    answers = [Answer(0, [first], 16, 7) for first in (1, 5, 3)]
+    monkeypatch.setattr(scenarios, "ask_all", lambda *_: answers)
+    assert scenarios.shared(Server(""), "0") == Sample(5, 21, 48)
+    assert scenarios.SCENARIOS["shared"].title.endswith("slowest first text")
 
 
 def test_an_answer_of_a_wrong_length_is_an_error_and_an_uncounted_one_is_counted():
     with running(n_more=1) as (server, _), pytest.raises(WrongAnswerError):
-        scenarios.clients(1)(server)
+        scenarios.clients(1)(server, "0")
     with running(counts=False) as (server, _):
-        assert scenarios.clients(2)(server).n_tokens == 2 * scenarios.N_ANSWER
+        assert scenarios.clients(2)(server, "0").n_tokens == 2 * scenarios.N_ANSWER
 
 
 def test_all_get_the_same_slots_context_and_threads():
@@ -191,6 +211,67 @@ def test_who_is_not_installed_is_said_and_the_others_go_on(linnet, path, endless
     assert serve == ["serve"]
     assert create[:2] == ["create", peer.NAME]
     assert not Path(environment["OLLAMA_MODELS"]).exists(), "its folder is gone afterwards"
+
+
+@pytest.fixture
+def peers_of_ours(monkeypatch):
+    """Servers that need no program, by their names; what each is like is given."""
+
+    def add(name, **behaviour):
+        @contextmanager
+        def serve(program, model, sizes):
+            with running(**behaviour) as (server, _):
+                yield server
+
+        monkeypatch.setitem(peer.PEERS, name, Peer(lambda: "", serve))
+
+    return add
+
+
+def names(file):
+    return [(row["name"], row["scenario"]) for row in json.loads(file.read_text())["peers"]]
+
+
+@pytest.mark.parametrize(("line", "why"), [("{hello", "JSONDecodeError"), ('{"choices": [{}]}', "KeyError")])
+def test_an_odd_answer_ends_that_peers_part_only(linnet, peers_of_ours, endless_model, tmp_path, line, why):
+    peers_of_ours("llama-server", odd=line, n_good=3)  # two to warm up, one for the first scenario
+    peers_of_ours("llamafile")
+    options = ["--only", "llama-server", "llamafile", "--scenarios", "one", "second", "--turns", "1"]
+    assert peers.main([str(endless_model), *options], tmp_path) == 0
+    (file,) = tmp_path.iterdir()
+    assert names(file) == [("llama-server", "one"), ("llamafile", "one"), ("llamafile", "second")]
+    absent = json.loads(file.read_text())["absent"]
+    assert absent["llama-server"].startswith(f"Its answer was not understood: {why}(")
+
+
+def test_what_a_peer_gave_is_written_before_the_next_one_starts(monkeypatch, linnet, peers_of_ours, endless_model, tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    peers_of_ours("llama-server")
+    monkeypatch.setitem(peer.PEERS, "llamafile", Peer(stop, peer.llamafile))
+    options = ["--only", "llama-server", "llamafile", "--scenarios", "one", "--turns", "1"]
+    with pytest.raises(KeyboardInterrupt):
+        peers.main([str(endless_model), *options], tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert names(file) == [("llama-server", "one")]
+
+
+def test_a_second_run_adds_its_peers_unless_something_else_was_measured(
+    linnet, peers_of_ours, endless_model, tmp_path, capsys
+):
+    options = ["--scenarios", "one", "--turns", "1", "--only"]
+    for name in ("llamafile", "llama-server", "llamafile"):
+        peers_of_ours(name)
+        assert peers.main([str(endless_model), *options, name], tmp_path) == 0
+    (file,) = tmp_path.iterdir()
+    assert names(file) == [("llama-server", "one"), ("llamafile", "one")]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": {"threads": 99}}))
+    assert peers.main([str(endless_model), *options, "llamafile"], tmp_path) == 0
+    assert names(file) == [("llamafile", "one")]
+    file.write_text("{")
+    assert peers.main([str(endless_model), *options, "llamafile"], tmp_path) == 2
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_with_nobody_to_compare_with_there_is_no_result(linnet, path, endless_model, capfd, tmp_path):

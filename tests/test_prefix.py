@@ -1,6 +1,10 @@
 """engine.prefix and engine.states: what is remembered, in memory and on disk, and how it is lost."""
 
 import json
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.prefix import N_LEAST, N_MOST, Prefixes, n_common
-from engine.states import States
+from engine.states import Record, States
 
 N_BYTES = 10  # of one token's state
 MUCH = 10**9
@@ -144,6 +148,25 @@ def test_what_others_have_read_as_well_is_private_no_more(tmp_path):
     assert states.flush(10)
     again = Prefixes(MUCH, on_disk(tmp_path))
     assert known(again, SYSTEM + talk(2)) == 150
+    assert known(again, SYSTEM + talk(1)[:20] + talk(3)) == 170
+    assert known(again, SYSTEM + talk(1)) == 120  # so far others have read it, too
+
+
+@pytest.mark.parametrize("more", [[], talk(5)], ids=["one turn", "more turns"])
+def test_a_private_chat_that_came_first_keeps_no_public_one_off_the_disk(tmp_path, more):
+    states = on_disk(tmp_path)
+    prefixes = Prefixes(MUCH, states)
+    keep(prefixes, SYSTEM + talk(1), private=True)
+    keep(prefixes, SYSTEM + talk(2), private=True)
+    for tokens in (SYSTEM + talk(2) + more, SYSTEM + talk(3)):
+        keep(prefixes, tokens)
+    prefixes.write()
+    assert states.flush(10)
+    keep(prefixes, SYSTEM + talk(1), private=True)
+    assert known(prefixes, SYSTEM + talk(1)) == 150
+    again = Prefixes(MUCH, on_disk(tmp_path))
+    assert known(again, SYSTEM + talk(2) + more) == 150 + len(more)
+    assert known(again, SYSTEM + talk(3)) == 150
     assert known(again, SYSTEM + talk(1)) == 100
 
 
@@ -163,6 +186,120 @@ def test_the_disk_keeps_to_its_limit_counting_other_models_files_too(tmp_path):
     Prefixes(MUCH, states)
     assert states.flush(10)
     assert total() <= 10_000
+
+
+def test_a_private_chat_is_not_forgotten_for_a_public_one_of_a_few_tokens():
+    prefixes = Prefixes(MUCH, none())
+    keep(prefixes, SYSTEM, private=True)
+    keep(prefixes, SYSTEM[: N_LEAST - 1])
+    assert known(prefixes, SYSTEM) == 100
+
+
+def kept(folder: Path, *prompts: Tokens) -> None:
+    """Each of them on disk, in this order of use."""
+    states = on_disk(folder)
+    prefixes = Prefixes(MUCH, states)
+    for tokens in prompts:
+        keep(prefixes, tokens)
+    prefixes.write()
+    assert states.flush(10)
+
+
+def test_after_a_restart_the_least_recently_used_goes_first_as_before(tmp_path):
+    kept(tmp_path, SYSTEM, SYSTEM + talk(1), talk(2), talk(3))
+    states = on_disk(tmp_path, 200 * N_BYTES)
+    prefixes = Prefixes(MUCH, states)
+    assert known(prefixes, SYSTEM + talk(1)) == 100, "a parent went before its child"
+    assert known(prefixes, talk(2)) == known(prefixes, talk(3)) == 50
+
+
+def test_of_files_of_the_same_age_as_many_go_as_are_too_many_and_children_before_their_parents(tmp_path):
+    kept(tmp_path, SYSTEM, SYSTEM + talk(1), SYSTEM + talk(1) + talk(2), SYSTEM + talk(3))
+    for path in tmp_path.rglob("*.kv"):
+        os.utime(path, (10**9, 10**9))
+    states = on_disk(tmp_path, 100 * N_BYTES)
+    prefixes = Prefixes(MUCH, states)
+    assert not states.full()
+    assert known(prefixes, SYSTEM + talk(1)) == 100
+
+
+def test_what_is_on_disk_is_read_one_after_the_other(tmp_path, monkeypatch):
+    kept(tmp_path, *(talk(i) for i in range(5)))
+    n_alive = []
+
+    class Watched(Record):
+        def __init__(self, *values):
+            super().__init__(*values)
+            n_alive.append(1)
+
+        def __del__(self):
+            n_alive.pop()
+
+    monkeypatch.setattr("engine.states.Record", Watched)
+    for _ in on_disk(tmp_path).records():
+        assert len(n_alive) <= 2
+
+
+def test_a_header_of_the_wrong_kinds_is_removed(tmp_path):
+    kept(tmp_path, talk(1), talk(2))
+    path, other = sorted(tmp_path.rglob("*.kv"))
+    for field in ({"start": None}, {"parent": ["x"]}):
+        header, rest = other.read_bytes().split(b"\n", 1)
+        path.write_bytes(json.dumps(json.loads(header) | field).encode() + b"\n" + rest)
+        prefixes = Prefixes(MUCH, on_disk(tmp_path))
+        assert sorted(known(prefixes, talk(i)) for i in (1, 2)) == [0, 50]
+        assert not path.exists()
+
+
+def test_what_hangs_on_thousands_of_others_is_forgotten_with_them():
+    prefixes = Prefixes(MUCH, none())
+    tokens = list(range(1200 * N_MOST))
+    prefixes.add(tokens, lambda start, stop: b"x")
+    prefixes.forget(prefixes.match(tokens)[0])
+    assert prefixes.match(tokens) == []
+    assert not prefixes._held
+
+
+@pytest.mark.parametrize("act", ["keep", "match", "use", "forget", "write"])
+def test_a_tree_that_fails_begins_anew(act, tmp_path, caplog):
+    states = on_disk(tmp_path)
+    prefixes = Prefixes(100 * N_BYTES, states)
+    keep(prefixes, talk(1))
+    path = prefixes.match(talk(1))
+    prefixes._tree.execute("DROP TABLE node")  # as good as a temporary file on a full disk
+    acts: dict[str, Callable[[], object]] = {
+        "use": lambda: prefixes.use(path),
+        "forget": lambda: prefixes.forget(path[0]),
+        "write": prefixes.write,
+        "keep": lambda: keep(prefixes, talk(2)),
+        "match": lambda: prefixes.match(talk(1)),
+    }
+    acts[act]()
+    assert len(caplog.records) == 1
+    assert known(prefixes, talk(1)) == 0
+    for i in range(4):
+        keep(prefixes, talk(i))
+    assert [known(prefixes, talk(i)) for i in range(4)] == [50] * 4, "it has not become what it was"
+    assert len(caplog.records) == 1
+
+
+def test_a_tree_that_fails_at_the_start_begins_empty(tmp_path, caplog, monkeypatch):
+    kept(tmp_path, talk(1))
+    states = on_disk(tmp_path)
+    (record,) = states.records()
+    odd = replace(record, start=1, parent={})  # type: ignore[arg-type]
+    monkeypatch.setattr(states, "records", lambda: iter([record, odd]))
+    prefixes = Prefixes(MUCH, states)
+    assert len(caplog.records) == 1
+    assert known(prefixes, talk(1)) == 0
+    assert keep(prefixes, talk(1)) == 50
+
+
+def test_a_closed_tree_leaves_nothing_open(tmp_path):
+    prefixes = Prefixes(MUCH, none())
+    prefixes.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        prefixes._tree.execute("SELECT 1")
 
 
 def damage_cut(path: Path) -> None:

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import chart, report
+from bench import chart, markdown, report
 from bench.chart import Series, Value
-from bench.figure import Figure, Limit
+from bench.figure import LOOP, MEMORY, Figure, Limit
 from bench.kinds import kinds
 from bench.peers.contest import Row
 from bench.peers.pairs import Pairs
@@ -24,6 +24,7 @@ from tests.conftest import ROOT
 
 __all__ = ["browser"]
 DOCS = ROOT / "docs/performance.md"
+EXAMPLE = ROOT / "bench/results/example.json"
 MODEL = {"name": "tinyllama", "description": "llama 1.1B Q4_K", "size_bytes": 668_000_000, "parameters": 1_100_000_000}
 MACHINE = {
     "name": "2-cores-x",
@@ -70,7 +71,7 @@ def example(without=""):
     """A result as make bench writes it, without the figures whose keys begin so."""
     figures = [figure(key, kind) for key, kind in kinds(FULL).items() if not without or not key.startswith(without)]
     settings = {"threads": 2, "slots": 4, "ctx": 2048}
-    rating = rate({f.key: f for f in figures}, MODEL, settings, MACHINE)
+    rating = rate({f.key: f for f in figures}, MODEL)
     versions = {"linnet": "0.1.0", "llama_cpp_python": "0.3.36", "python": "3.11.2"}
     head = {
         "format": 1,
@@ -106,15 +107,16 @@ def example_peers():
     return head | {"peers": rows, "bare": bare, "absent": {"ollama": "ollama is not installed."}}
 
 
-def rated(speed=14.2, first=1.9, second=0.5, *, memory=0.88, loop=0.97, disturbed=0, threads=2, size_bytes=668_000_000):
-    limits = [Limit("memory", speed / memory, memory), Limit("bare loop", speed / loop, loop)]
+def rated(speed=14.2, first=1.9, second=0.5, *, n=3, memory=0.88, loop=0.97, disturbed=0, odd=(), size_bytes=668_000_000):
+    limits = [Limit(MEMORY, speed / memory, memory), Limit(LOOP, speed / loop, loop)]
     figures = {
-        "decode.256.tokens_per_s": Figure("", "", "", "", [speed], disturbed, limits),
+        "decode.256.tokens_per_s": Figure("", "", "", "", [speed] * n, disturbed or "speed" in odd, limits),
+        "limit.after.256.step_ms": Figure("", "", "", "ms", [1000 * loop / speed] * n, "loop" in odd),
         "reading.256.first_s": Figure("", "", "", "", [first], disturbed),
         "turn.second_first_s": Figure("", "", "", "", [second]),
         "energy.joule_per_token": Figure("", "", "", "", []),
     }
-    return rate(figures, MODEL | {"size_bytes": size_bytes}, {"threads": threads}, MACHINE)
+    return rate(figures, MODEL | {"size_bytes": size_bytes})
 
 
 @pytest.mark.parametrize(
@@ -151,10 +153,12 @@ def test_the_reason_has_the_numbers():
         ({"speed": 6, "memory": 0.59}, "Take a smaller model, up to 401 MB: the cores' arithmetic is the limit"),
         ({"speed": 5, "size_bytes": 8e9}, "Take a smaller quantization or model, up to 4.0 GB"),
         ({"speed": 12, "first": 12}, "Take a model of fewer parameters, or ask shorter questions"),
-        ({"disturbed": 1}, "Free the cores: other programs disturbed 2 of 3 figures"),
+        ({"disturbed": 1}, "Free the cores: other programs disturbed 2 of 4 figures"),
         ({"loop": 0.84}, "Report this result: Linnet gives only 84 %"),
         ({"loop": 0.85}, "Keep this model"),
-        ({"threads": 4, "disturbed": 1}, "Use fewer threads: 4 compute on 2 cores"),
+        ({"loop": 0.84, "n": 1}, "Keep this model"),
+        ({"loop": 0.84, "odd": ["speed"]}, "Keep this model"),
+        ({"loop": 0.84, "odd": ["loop"]}, "Keep this model"),
         ({"speed": 15, "first": 2}, "Try a bigger model: one of 1.0 GB"),
         ({"speed": 14.9, "first": 2}, "Keep this model: it suits this machine."),
         ({"speed": 30, "first": 2.1}, "Keep this model: it suits this machine."),
@@ -289,8 +293,10 @@ def test_in_a_browser_nothing_leaves_its_picture_or_the_page(browser, tmp_path):
 def test_a_report_can_be_made_again_from_its_file(tmp_path, capsys):
     (tmp_path / "r.json").write_text(json.dumps(example()))
     (tmp_path / "r-peers.json").write_text(json.dumps(example_peers()))
-    (tmp_path / "docs.md").write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
+    for name in ("docs.md", "readme.md"):
+        (tmp_path / name).write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
     options = ["--pictures", str(tmp_path / "pictures"), "--docs", str(tmp_path / "docs.md")]
+    options += ["--readme", str(tmp_path / "readme.md")]
     assert report.main([str(tmp_path / "r.json"), *options]) == 0
     names = ["clients", "first-token", "limit", "peers", "token-time"]
     assert sorted(path.stem for path in (tmp_path / "pictures").iterdir()) == names
@@ -300,7 +306,9 @@ def test_a_report_can_be_made_again_from_its_file(tmp_path, capsys):
     assert text.startswith("before\n<!-- figures -->\n[r.json](../bench/results/r.json): 2 cores of an X &lt;9000>")
     assert text.endswith("<!-- /figures -->\nafter\n")
     assert "| 4 together | 25.1 tokens/s (disturbed) | 24.1 – 25.9 |  |" in text
-    assert len(capsys.readouterr().out.splitlines()) == 7
+    summary = markdown.summary(example(), example_peers())
+    assert (tmp_path / "readme.md").read_text() == f"before\n<!-- figures -->\n{summary}<!-- /figures -->\nafter\n"
+    assert len(capsys.readouterr().out.splitlines()) == 8
 
 
 def test_what_is_no_result_and_a_text_without_a_place_are_refused_with_a_sentence(tmp_path, capsys):
@@ -317,20 +325,62 @@ def test_what_is_no_result_and_a_text_without_a_place_are_refused_with_a_sentenc
     assert all(line.endswith(".") for line in lines)
 
 
-def test_the_docs_show_the_figures_and_pictures_of_the_result_they_name():
-    text = DOCS.read_text()
-    place = report.PLACE.search(text)
-    assert place
-    named = re.match(r"\[(\S+\.json)\]", place[0])
-    if not named:
-        assert place[0] == ""  # no result is committed yet
-        return
-    path = ROOT / "bench/results" / named[1]
-    result, peers = report.read(path), report.beside(path)
-    assert place[0] == report.table(result, path.name, peers), f"python -m bench.report {path} --docs docs/performance.md"
-    for name, svg in report.svgs(result, peers).items():
-        assert (ROOT / f"docs/pictures/{name}.svg").read_text() == chart.alone(svg), f"--pictures docs/pictures: {name}"
-        assert f"pictures/{name}.svg" in text
+def test_a_damaged_comparison_is_said_and_one_of_another_model_is_not_taken(tmp_path, capsys):
+    path, peers = tmp_path / "r.json", tmp_path / "r-peers.json"
+    path.write_text(json.dumps(example()))
+    for content in ("{", json.dumps(example_peers() | {"format": 0}), json.dumps(example())):
+        peers.write_text(content)
+        assert report.main([str(path)]) == 2
+        assert str(peers) in capsys.readouterr().err
+    assert report.beside(tmp_path / "none.json", example()) is None
+    peers.write_text(json.dumps(example_peers()))
+    assert report.beside(path, example()) == example_peers()
+    peers.write_text(json.dumps(example_peers() | {"model": MODEL | {"name": "another"}}))
+    assert report.beside(path, example()) is None
+
+
+def test_the_summary_is_six_lines_with_the_ratios_to_llama_server_where_there_are_some():
+    alone, beside = (markdown.summary(example(), peers).splitlines() for peers in (None, example_peers()))
+    for lines in (alone, beside):
+        assert [line.startswith("- **") for line in lines] == [True] * 6 + [False] * 2
+        assert lines[-1] == "How fast, and why: [docs/performance.md](docs/performance.md)."
+    assert alone[1] == (
+        "- **One answer:** 14.2 tokens/s after a prompt of 256 tokens,"
+        " 88\u00a0% of what the memory gives, 95\u00a0% of what a bare loop gives."
+    )
+    assert "25.1 tokens/s (disturbed) together" in alone[3]
+    assert alone[5].startswith("- **Memory:** 1,204 MB")
+    assert "one client 1.01 × (0.97 – 1.06); eight clients at once 1.40 × (1.34 – 1.47)." in beside[5]
+    assert "11.2" not in beside[5], "the baseline is another story"
+
+
+def test_a_summary_says_what_was_not_measured():
+    lines = markdown.summary(example(without="decode")).splitlines()
+    assert lines[1] == "- **One answer:** (not measured) after a prompt of 256 tokens."
+
+
+def test_the_readme_the_docs_and_the_pictures_show_the_committed_example():
+    readme, docs = (ROOT / name for name in ("README.md", "docs/performance.md"))
+    for path in (readme, docs):
+        assert len(report.PLACE.findall(path.read_text())) == 1, path
+    if not EXAMPLE.exists():
+        pytest.skip("no example is committed yet")
+    result = report.read(EXAMPLE)
+    peers = report.beside(EXAMPLE, result)
+    again = "python -m bench.report bench/results/example.json --readme README.md --docs docs/performance.md"
+    again += " --pictures docs/pictures"
+    assert shown(readme) == markdown.summary(result, peers), again
+    assert shown(docs) == markdown.table(result, EXAMPLE.name, peers), again
+    drawn = report.svgs(result, peers)
+    assert {path.stem for path in (ROOT / "docs/pictures").glob("*.svg")} == set(drawn), again
+    for name, svg in drawn.items():
+        assert (ROOT / f"docs/pictures/{name}.svg").read_text() == chart.alone(svg), again
+        assert f"pictures/{name}.svg" in docs.read_text()
+
+
+def shown(path):
+    place = report.PLACE.search(path.read_text())
+    return place and place[0]
 
 
 def test_the_docs_explain_every_group_of_figures_with_settings_that_exist_and_the_bars_of_the_rating():
@@ -338,7 +388,7 @@ def test_the_docs_explain_every_group_of_figures_with_settings_that_exist_and_th
     for group in {kind.group for kind in kinds(FULL).values()}:
         assert f"**{group}.**" in text or f"## {group} " in text, group
     settings = {f"--{name.replace('_', '-')}" for name in Settings.__dataclass_fields__}
-    of_programs = {"--quick", "--docs", "--pictures"}
+    of_programs = {"--quick", "--docs", "--pictures", "--readme", "--only", "--scenarios", "--turns"}
     assert set(re.findall(r"--[a-z][a-z-]+", text.split("## The figures")[0])) <= settings | of_programs
     good, enough = BARS[COMFORTABLE], BARS[USABLE]
     assert f"at least {good.tokens_per_s} tokens/s, and the first text within {good.first_s} s" in text

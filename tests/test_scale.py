@@ -1,6 +1,8 @@
 """Much work: a long queue, a large tree, and the simulation that measures them (bench.scale). Counted, not timed."""
 
+import json
 import random
+import threading
 
 import pytest
 
@@ -74,14 +76,14 @@ def test_those_who_wait_are_looked_at_by_turns_each_with_how_many_stand_before_i
     scheduler, sequences = queue(1, 150)
     (first,) = scheduler.admit()
     waiting = [s for s in sequences if s is not first]
-    seen = [scheduler.some_waiting(64) for _ in range(3)]
+    seen = [scheduler.some_waiting() for _ in range(3)]
     assert [len(some) for some in seen] == [64, 64, 21]
     assert [s for some in seen for _, s in some] == waiting
-    scheduler.some_waiting(64)
+    scheduler.some_waiting()
     scheduler.remove(waiting[64])
-    assert waiting[64] not in [s for _, s in scheduler.some_waiting(64)]
-    scheduler.some_waiting(64)
-    assert {s.id: n for n, s in scheduler.some_waiting(64)}[waiting[3].id] == 3
+    assert waiting[64] not in [s for _, s in scheduler.some_waiting()]
+    scheduler.some_waiting()
+    assert {s.id: n for n, s in scheduler.some_waiting()}[waiting[3].id] == 3
 
 
 def test_no_look_up_goes_through_the_whole_tree(tmp_path):
@@ -136,3 +138,42 @@ def test_a_simulation_finds_what_it_has_put_there(part, monkeypatch):
         monkeypatch.setattr(scale, name, n)
     figures = scale.PARTS[part]()
     assert {"hit_ms", "miss_ms", "bytes_an_entry"} <= set(figures)
+
+
+def test_memory_is_read_while_each_of_the_threads_that_looked_up_is_there(monkeypatch):
+    for name, n in {"N_ENTRIES": 100, "N_LOOKUPS": 40, "N_THREADS": 8}.items():
+        monkeypatch.setattr(scale, name, n)
+    threads: list[threading.Thread] = []
+    n_alive: list[int] = []
+    real = scale.look_up
+
+    def look_up(*args):
+        threads.append(threading.current_thread())
+        return real(*args)
+
+    def memory_bytes() -> int:
+        n_alive.append(sum(thread.is_alive() for thread in threads))
+        return 0
+
+    monkeypatch.setattr(scale, "look_up", look_up)
+    monkeypatch.setattr(scale, "memory_bytes", memory_bytes)
+    scale.answers()
+    assert len(set(threads)) == n_alive[-1] == 8
+
+
+def test_simulated_states_are_as_large_as_real_ones_and_no_two_are_of_the_same_age(monkeypatch):
+    monkeypatch.setattr(scale, "N_FAMILIES", 2)
+    records = list(scale.Files().records())
+    used = {record.id: record.used for record in records}
+    assert len(set(used.values())) == len(records)
+    assert all(used[r.id] < used[r.parent] for r in records if r.parent), "a parent is older than its child"
+    assert all(r.n_bytes == scale.STATE_BYTES * len(r.tokens) for r in records)
+
+
+@pytest.mark.parametrize(("step_ms", "code", "said"), [(1.5, 0, "ok"), (2.5, 1, "exceeded: step_p99_ms 2.5 of 2")])
+def test_a_bar_that_is_exceeded_is_said_and_is_an_exit_code(step_ms, code, said, monkeypatch, capsys):
+    monkeypatch.setattr(scale, "measured", lambda name: {"step_p99_ms": step_ms, "longest_ms": 9.0})
+    assert scale.main(["scheduler"]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].split(maxsplit=1) == ["scheduler", said]
+    assert json.loads(lines[-1])["scheduler"]["step_p99_ms"] == step_ms

@@ -1,10 +1,12 @@
 """engine.scheduler: who gets how many tokens next. No model, no clock."""
 
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.costs import Costs
-from engine.scheduler import CALM, SLICE_MAX, Scheduler, Sequence, Slice
+from engine.scheduler import CALM, LOOK, SLICE_MAX, Scheduler, Sequence, Slice
 
 LINEAR = Costs({1: 0.020, 2: 0.030, 128: 1.290})  # 10 ms and 10 ms for each token
 FOURS = Costs({1: 0.020, 2: 0.036, 3: 0.050, 4: 0.060, 5: 0.110, 8: 0.130, 16: 0.170, 128: 1.0})
@@ -183,6 +185,31 @@ def test_a_waiting_sequence_can_be_removed_and_leaves_no_trace():
     scheduler.remove(running)
     assert not scheduler
     assert scheduler.admit() == []
+
+
+def found(scheduler: Scheduler[Sequence], id: str) -> Sequence:
+    sequence = scheduler.find(id)
+    assert sequence
+    return sequence
+
+
+def test_whoever_has_gone_while_waiting_is_kept_by_nobody():
+    scheduler = scheduler_of(*(sequence(str(i), 2) for i in range(3 * LOOK)), n_slots=1)
+    scheduler.some_waiting()
+    gone = weakref.ref(found(scheduler, "100"))
+    scheduler.remove(found(scheduler, "100"))
+    assert gone() is None
+
+
+def test_a_newcomer_is_not_kept_waiting_for_those_who_have_gone():
+    scheduler = scheduler_of(*(sequence(str(i), 2) for i in range(100 * LOOK)))
+    scheduler.some_waiting()
+    for i in range(100 * LOOK - 10):
+        scheduler.remove(found(scheduler, str(i)))
+    scheduler.add(sequence("newcomer", 2))
+    seen = scheduler.some_waiting()
+    assert [s.id for _, s in seen] == [s.id for s in scheduler.waiting]
+    assert [n_before for n_before, _ in seen] == list(range(11))
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=12), st.integers(1, 5))

@@ -53,7 +53,7 @@ def test_nothing_is_done_when_nothing_changed(monkeypatch, tmp_path):
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(setup, "VENV", tmp_path)
     monkeypatch.setattr(setup, "install_browser", lambda: None)
-    monkeypatch.setattr(setup, "install_node_client", lambda: None)
+    monkeypatch.setattr(setup, "install_node_packages", lambda: None)
     monkeypatch.setattr(setup, "make_venv", lambda: calls.append(("venv",)))
     monkeypatch.setattr(setup, "install_engine", lambda: calls.append(("engine",)))
     monkeypatch.setattr(setup, "pip", lambda *arguments: calls.append(arguments))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from engine.request import Finished, Request, Want
 from tests.browser import answers, ask, browser, open_page  # noqa: F401  # fixtures among them
@@ -23,6 +23,11 @@ from tests.stub import StubServer, stub
 from tests.test_transfer import CHATGPT, LLAMA
 
 pytestmark = pytest.mark.browser
+DROP = """([on, name, text]) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([text], name));
+  document.querySelector(on).dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+}"""
 POLL = "import('/web/poll.js').then(({ pollNow }) => pollNow())"
 
 
@@ -149,6 +154,14 @@ def test_every_action_has_a_key_and_the_dialog_shows_them(kept, open_page):
     press("Alt+e")
     expect(page.get_by_label("Your question")).to_be_focused()
     press("Escape")
+    press("Alt+Shift+c")
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text === 'two')")
+    press("Alt+Shift+l")
+    page.get_by_role("group", name="Delete this and what follows?").get_by_role("button", name="Delete").click()
+    expect(answers(page).locator(".place")).to_have_count(0)
+    for key in ("Alt+u", "Alt+i"):
+        with page.expect_file_chooser():
+            press(key)
     press("Control+k")
     expect(page.get_by_label("Search the chats")).to_be_focused()
     press("ArrowDown")
@@ -170,7 +183,7 @@ def test_every_action_has_a_key_and_the_dialog_shows_them(kept, open_page):
     expect(page.get_by_label("Your message")).to_be_focused()
     press("Control+Shift+Backspace")
     expect(rows(page)).to_have_count(1)
-    for key, name in (("Alt+s", None), ("Alt+a", "linnet-chats.json")):
+    for key, name in (("Alt+s", None), ("Alt+j", "first.json"), ("Alt+a", "linnet-chats.json")):
         link(page, "first").click()
         expect(page.locator(".user .text")).to_have_text("one")
         with page.expect_download() as download:
@@ -188,7 +201,8 @@ def test_every_action_has_a_key_and_the_dialog_shows_them(kept, open_page):
         press(key)
         expect(page.get_by_role("dialog", name=dialog)).to_be_visible()
         press("Escape")
-    page.get_by_role("button", name="Keys").click()
+    link(page, "first").focus()
+    press("?")
     expect(page.locator("#keys dt")).to_have_count(len(set(page.locator("#keys dl > div").all_inner_texts())))
 
 
@@ -216,6 +230,7 @@ def test_where_it_is_narrow_the_chats_are_a_drawer_that_keeps_the_focus(kept, op
     link(page, "about linnets").click()
     expect(page.locator(".user .text")).to_have_text("about linnets")
     expect(page.locator("#private")).to_be_hidden()
+    expect(page.locator("#note")).to_have_text("The private chat has ended: it is not stored.")
     opener.click()
     page.mouse.click(310, 300)
     expect(page.locator("#chats")).to_be_hidden()
@@ -252,15 +267,7 @@ def test_chats_of_others_are_imported_from_files_and_ours_come_back(kept, open_p
         page.get_by_role("link", name="Export all").click()
     whole = Path(download.value.path()).read_text()
     assert len(json.loads(whole)["chats"]) == 10
-    page.evaluate(
-        """text => {
-          const dataTransfer = new DataTransfer();
-          dataTransfer.items.add(new File([text], "linnet-chats.json"));
-          const drop = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true });
-          document.getElementById("chats").dispatchEvent(drop);
-        }""",
-        whole,
-    )
+    page.evaluate(DROP, ["#chats", "linnet-chats.json", whole])
     expect(rows(page)).to_have_count(20)
     expect(page.locator("#files-list li")).to_have_count(0)
 
@@ -283,9 +290,13 @@ def test_text_files_are_attached_counted_removed_and_sent(server, open_page):
     expect(page.get_by_label("Your message")).to_have_value("short")
     page.get_by_role("button", name="Insert as text").click()
     expect(page.get_by_label("Your message")).to_have_value(re.compile("^shortlong long"))
+    page.evaluate(DROP, ["body", "f.md", "```\ncode\n```"])
+    expect(chips).to_have_count(2)
     page.get_by_label("Your message").fill("What is in it?")
-    page.keyboard.press("Enter")
-    expect(page.locator(".user .file summary")).to_have_text("a.txt")
+    with page.expect_request("**/chat/completions") as sent:
+        page.keyboard.press("Enter")
+    assert "f.md:\n````\n```\ncode\n```\n````" in sent.value.post_data_json["messages"][-1]["content"]
+    expect(page.locator(".user .file summary")).to_have_text(["a.txt", "f.md"])
     expect(chips).to_have_count(0)
 
 
@@ -306,10 +317,64 @@ def test_each_chat_has_its_own_draft_that_a_reload_keeps_but_not_a_private_one(k
     expect(page.locator("#files-list li")).to_have_count(1)
     page.keyboard.press("Alt+p")
     expect(box).to_have_value("")
-    box.fill("secret")
+    with page.expect_request("**/api/prefill") as ahead:
+        box.fill("a secret of more than 20 letters")
+    assert ahead.value.post_data_json["private"] is True
     assert "secret" not in page.evaluate("JSON.stringify({ ...sessionStorage, ...localStorage })")
     page.keyboard.press("Control+Shift+O")
     expect(box).to_have_value("of a new one")
+
+
+def test_what_could_not_be_sent_is_not_lost_and_leaves_no_chat_behind(kept, open_page):
+    page = open_page(kept)
+    box = page.get_by_label("Your message")
+    begin(page, "one")
+    begin(page, "two")
+    held: list[Route] = []
+    page.route("**/api/chats/chat_*", lambda route: held.append(route), times=1)
+    with page.expect_request("**/api/chats/chat_*"):
+        link(page, "one").click()
+    ask(page, "sent too soon")
+    link(page, "two").click()
+    expect(page.locator(".user .text")).to_have_text("two")
+    held[0].continue_()
+    expect(box).to_have_value("sent too soon")
+    box.fill("")
+    link(page, "one").click()
+    expect(page.locator(".user .text")).to_have_text("one")
+    box.fill("draft of one")
+    page.route("**/messages", lambda route: route.fulfill(status=413, body="{}"))
+    page.get_by_role("button", name="New chat", exact=True).click()
+    ask(page, "too long")
+    expect(answers(page).get_by_role("alert")).to_have_text("The server answered with status 413.")
+    box.fill("of a new one")
+    link(page, "one").click()
+    expect(box).to_have_value("draft of one")
+    expect(rows(page)).to_have_count(2)
+
+
+def test_the_open_chat_gets_other_instructions_once_they_are_written_and_from_this_tab_alone(kept, open_page):
+    page = open_page(kept)
+    begin(page, "one")
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.locator(".user .text")).to_have_text("one")
+    changes: list[Any] = []
+    for tab in (page, other):
+        tab.on("request", lambda request: changes.append(request.post_data_json) if request.method == "PATCH" else None)
+    page.keyboard.press("Control+,")
+    page.get_by_label("Text of the instructions").press_sequentially("Be brief.")
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        page.keyboard.press("Tab")
+    assert changes == [{"system": "Be brief."}]
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="New chat", exact=True).click()
+    page.keyboard.press("Control+,")
+    page.get_by_label("Instructions", exact=True).select_option("Nothing")
+    page.keyboard.press("Escape")
+    link(page, "one").click()
+    expect(page.locator("#set-system-said")).to_contain_text("The open chat has others: “Be brief.”")
+    assert len(changes) == 1
 
 
 class Ahead:

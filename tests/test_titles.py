@@ -9,9 +9,9 @@ import pytest
 
 from api.pool import Model, Pool
 from api.source import Source
-from api.titles import PROMPT, Titles, Wish, cleaned
-from engine.request import Failed, Trouble
-from engine.stream import State, Status
+from api.titles import POLL_S, PROMPT, Titles, Wish, cleaned
+from engine.request import Event, Failed, Trouble
+from engine.stream import State, Status, Stream
 from tests.conftest import PATIENCE_S
 from tests.stub import TellingEngine
 from web.chats import Chats
@@ -77,6 +77,23 @@ def test_who_asks_meanwhile_goes_first_and_the_title_is_tried_again(kept):
     made.close()
     assert len(engine.requests) == 2
     assert kept.find_one("", chat["id"])["title"] == "Birds"
+
+
+def test_while_a_title_is_made_others_are_looked_for_more_often_than_when_the_engine_should_be_quiet(kept, monkeypatch):
+    waits: list[float | None] = []
+    wait = Stream.next
+
+    def next_event(stream: Stream, timeout_s: float | None = None) -> Event | None:
+        waits.append(timeout_s)
+        return wait(stream, timeout_s)
+
+    monkeypatch.setattr(Stream, "next", next_event)
+    made, chat = titles(Engine("Birds"), kept), kept.create("")
+    made.wish(Wish("", chat["id"], None, MESSAGES))
+    assert kept.entitled.wait(PATIENCE_S)
+    made.close()
+    assert waits
+    assert all(seconds is not None and seconds <= POLL_S / 4 for seconds in waits)
 
 
 @pytest.mark.parametrize("why", ["titled", "small", "unloaded", "gone", "refused", "unknown model"])

@@ -1,6 +1,7 @@
 """web.transfer: chats of other programs, and our own, there and back."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -103,6 +104,30 @@ def test_people_can_read_a_chat_as_markdown():
 
 def test_the_branch_goes_to_the_newest_message_where_none_is_named():
     assert shown(transfer.read(LLAMA | {"conv": {"currNode": "gone"}}))[-1] == ("user", "Thanks.")
+
+
+def test_the_work_grows_with_the_turns_and_not_with_their_square():
+    def n_lines(n: int) -> int:
+        """Of web.transfer, run for so many hidden turns in a row, each with an answer."""
+        nodes = [said(f"h{i}", f"h{i - 1}", None) for i in range(n)]
+        nodes += [said(f"a{i}", f"h{i}", "assistant", "x") for i in range(n)]
+        count = 0
+
+        def trace(frame: Any, event: str, _: Any) -> Any:
+            nonlocal count
+            count += event == "line"
+            return trace if frame.f_code.co_filename == transfer.__file__ else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            chat = transfer.read({"mapping": {node["id"]: node for node in nodes}})
+        finally:
+            sys.settrace(before)
+        assert [message["parent"] for message in chat["messages"]] == [None] * n
+        return count
+
+    assert n_lines(200) < 3 * n_lines(100)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from flask import Blueprint, Response
 
-from flask import Blueprint, Response, send_from_directory
+from web import files
 
-FOLDER = Path(__file__).resolve().parent
 # The page may load its own files and talk to its own server, and nothing else. Text becomes HTML in one place of its
 # scripts only, the policy "linnet", and only what the server has sanitized.
 POLICY = (
@@ -28,19 +27,14 @@ def blueprint() -> Blueprint:
 
     @routes.get("/")
     def page() -> Response:
-        return page_file("index.html")
+        return files.response("index.html")
 
     @routes.get("/favicon.ico")
     def icon() -> Response:
-        return page_file("linnet.svg")
+        return files.response("linnet.svg")
 
     @routes.get("/web/<name>")
     def file(name: str) -> Response:
-        return page_file(name)
+        return files.response(name)
 
     return routes
-
-
-def page_file(name: str) -> Response:
-    """One of the page's files."""
-    return send_from_directory(FOLDER / "page", name, max_age=0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +17,8 @@ from typing import Any
 
 from web import search
 from web.database import AbsentError, ChatsError, Database
+from web.trash import Trash
 
-UNDO_S = 600.0  # a deleted chat can be restored for so long
 MOST_MESSAGES = 10_000  # of a chat
 CHAT = (
     "SELECT id, title, pinned, system, created, changed, leaf, "
@@ -48,9 +47,9 @@ class Chats:
     def __init__(self, file: Path) -> None:
         """The file is begun when it is first needed. One that is there is opened now; if it cannot be, later."""
         self._database = Database(file)
-        self._purging: threading.Timer | None = None
+        self._trash = Trash(self._database)
         if file.exists():
-            self._purge(0)
+            self._trash.empty()
 
     @property
     def version(self) -> int:
@@ -59,8 +58,7 @@ class Chats:
 
     def close(self) -> None:
         """Closes the file."""
-        if self._purging:
-            self._purging.cancel()
+        self._trash.close()
         self._database.close()
 
     def find(self, owner: str, text: str = "") -> list[Chat]:
@@ -128,6 +126,8 @@ class Chats:
                 _read_message(db, id, fields["leaf"])
             for name in {"title", "pinned", "leaf", "system"} & set(fields):
                 db.execute(f"UPDATE chats SET {name} = ? WHERE id = ?", (fields[name], id))
+            if "title" in fields:
+                self._trash.take_words(db)
             return _read(db, owner, id)
 
     def entitle(self, owner: str, id: str, title: str) -> None:
@@ -136,16 +136,12 @@ class Chats:
             db.execute("UPDATE chats SET title = ? WHERE owner = ? AND id = ? AND title = ''", (title, owner, id))
 
     def remove(self, owner: str, id: str) -> Chat:
-        """It can be restored for a while, until the next start. Raises AbsentError."""
+        """It can be restored for a while, whoever is started meanwhile. Raises AbsentError."""
         with self._database.writing() as db:
             chat = _read(db, owner, id)
             db.execute("UPDATE chats SET deleted = ? WHERE id = ?", (time.time(), id))
-        if self._purging:
-            self._purging.cancel()
-        self._purging = threading.Timer(UNDO_S, self._purge, [UNDO_S])
-        self._purging.daemon = True
-        self._purging.start()
-        return chat
+            self._trash.wait(db)
+            return chat
 
     def restore(self, owner: str, id: str) -> Chat:
         """Raises AbsentError once it is really gone."""
@@ -191,13 +187,8 @@ class Chats:
             if leaf in removed:
                 leaf = _newest(db, chat, parent)
                 db.execute("UPDATE chats SET leaf = ? WHERE id = ?", (leaf, chat))
+            self._trash.take_words(db)
             return leaf, removed
-
-    def _purge(self, age_s: float) -> None:
-        """Really removes what was deleted so long ago; if it cannot be now, the next time."""
-        with suppress(ChatsError), self._database.writing(quietly=True) as db:
-            if db.execute("DELETE FROM chats WHERE deleted <= ?", (time.time() - age_s,)).rowcount:
-                search.forget(db)
 
     def _append(self, owner: str, chat: str, parent: str | None, fields: Mapping[str, Any]) -> Message:
         with self._database.writing() as db:

@@ -32,7 +32,8 @@ CREATE INDEX messages_of ON messages (chat, n);
 CREATE INDEX branches ON messages (parent);
 CREATE INDEX running_messages ON messages (chat) WHERE state = 'running';
 
--- What is searched. A message that grows is indexed when it is done.
+-- What is searched. A message that grows is indexed when it is done. Old words go before the change and new ones come after
+-- it, for of two triggers at one moment either may be the first.
 CREATE VIRTUAL TABLE title_words USING fts5 (
   title, content = chats, content_rowid = n, tokenize = 'unicode61 remove_diacritics 2'
 );
@@ -52,7 +53,7 @@ END;
 CREATE TRIGGER message_added AFTER INSERT ON messages WHEN new.state <> 'running' BEGIN
   INSERT INTO message_words (rowid, content) VALUES (new.n, new.content);
 END;
-CREATE TRIGGER message_taken_up AFTER UPDATE OF content, state ON messages WHEN old.state <> 'running' BEGIN
+CREATE TRIGGER message_taken_up BEFORE UPDATE OF content, state ON messages WHEN old.state <> 'running' BEGIN
   INSERT INTO message_words (message_words, rowid, content) VALUES ('delete', old.n, old.content);
 END;
 CREATE TRIGGER message_done AFTER UPDATE OF content, state ON messages WHEN new.state <> 'running' BEGIN

@@ -149,11 +149,14 @@ KINDS: dict[str, Callable[[dict[str, Any]], Chat]] = {"format": _ours, "conv": _
 
 def _chat(title: Any, turns: list[_Turn], leaf: str, changed: float) -> Chat:
     """Of turns in any order, parents before children afterwards; the ids are still the other program's."""
-    reached = {turn.id: turn for turn in _from_the_root({turn.id: turn for turn in turns if turn.id})}
+    reached = list(_from_the_root({turn.id: turn for turn in turns if turn.id}))
+    nearest: dict[str | None, str | None] = {}  # by a turn's id: itself, or the nearest one before it that is for us
+    for turn in reached:
+        nearest[turn.id] = turn.id if turn.role else nearest.get(turn.parent)
     messages: list[dict[str, Any]] = [
         {
             "id": turn.id,
-            "parent": _above(turn, reached),
+            "parent": nearest.get(turn.parent),
             "role": turn.role,
             "content": turn.content,
             "reasoning": turn.reasoning,
@@ -162,29 +165,19 @@ def _chat(title: Any, turns: list[_Turn], leaf: str, changed: float) -> Chat:
             "files": list(turn.files),
             "created": turn.created or changed or time.time(),
         }
-        for turn in reached.values()
+        for turn in reached
         if turn.role
     ]
     times: list[float] = [message["created"] for message in messages]
-    node = reached.get(leaf)
-    last = node and (node.id if node.role else _above(node, reached))
     return {
         "title": _line(title)[:N_TITLE],
         "system": "",
         "pinned": False,
         "created": min(times, default=changed),
         "changed": changed or max(times, default=0.0),
-        "leaf": last or (messages[-1]["id"] if messages else None),
+        "leaf": nearest.get(leaf) or (messages[-1]["id"] if messages else None),
         "messages": messages,
     }
-
-
-def _above(turn: _Turn, by_id: dict[str, _Turn]) -> str | None:
-    """The nearest turn before it that is for us."""
-    id = turn.parent
-    while id in by_id and not by_id[id].role:
-        id = by_id[id].parent
-    return id if id in by_id else None
 
 
 def _from_the_root(by_id: dict[str, _Turn]) -> Iterator[_Turn]:

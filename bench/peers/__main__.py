@@ -5,7 +5,8 @@
 llama-server and llama-bench are built from the llama.cpp that Linnet runs on, once; llama-cpp-python's module server runs
 on the same library; ollama and llamafile take part where they are installed; transformers in float32 is what the first
 version of this program ran on. One peer at a time is loaded beside Linnet, and one of the two computes at any moment. A
-ratio above 1 says that Linnet is better. The last line is the path of the results.
+ratio above 1 says that Linnet is better. The last line is the path of the results, which are written after each peer; what
+other peers gave on the same day, with the same model, settings and versions, stays in them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from bench import result
+from bench import report, result
 from bench.__main__ import default
 from bench.figure import BenchError
 from bench.machine import machine, versions
@@ -42,64 +45,76 @@ NAMES = [BARE, *PEERS, original.NAME]
 def main(arguments: list[str], folder: Path = result.FOLDER) -> int:
     """The exit code."""
     options = _parser().parse_args(arguments)
-    started, about_machine = time.perf_counter(), machine()
+    started, sizes = time.perf_counter(), Sizes(N_SLOTS, N_CTX, threads.count())
+    settings = {"threads": sizes.n_threads, "slots": sizes.n_slots, "ctx": sizes.n_ctx}
     try:
-        path = store.find(options.model) if options.model else default()
-        model = result.about(path, read_header(path))
-    except (store.StoreError, HeaderError) as error:
+        model = store.find(options.model) if options.model else default()
+        about = {"machine": machine(), "versions": versions() | build.pins("torch", "transformers")}
+        about |= {"model": result.about(model, read_header(model)), "settings": settings}
+        date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        path = result.path_of({"date": date, **about}, folder, "-peers.json")
+        found = kept(path, about, options.only)
+    except (store.StoreError, HeaderError, report.ReportError) as error:
         print(error, file=sys.stderr)
         return 2
-    say(f"{model['name']}: {model['description']}\n{about_machine['words']}")
-    found = measure(path, options)
-    if not found["peers"] and not found["bare"]:
+    say(f"{about['model']['name']}: {about['model']['description']}\n{about['machine']['words']}")
+    compared = False
+    with closing(Neighbours()) as neighbours:
+        turns = Turns(options.turns, neighbours.disturbed, tell)
+        for name in options.only:
+            compared |= compare(name, model, sizes, turns, options.scenarios, found)
+            if compared:
+                seconds = round(time.perf_counter() - started, 1)
+                head = {"format": result.FORMAT, "date": date, "seconds": seconds, **about}
+                result.put(path, f"{json.dumps(head | found, indent=1)}\n")
+    if not compared:
         print("Nothing could be compared; the lines above say why.", file=sys.stderr)
         return 1
-    about = {"machine": about_machine, "versions": versions() | build.pins("torch", "transformers"), "model": model}
-    now, seconds = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", round(time.perf_counter() - started, 1)
-    print(write({"format": result.FORMAT, "date": now, "seconds": seconds, **about, **found}, folder))
+    print(path)
     return 0
 
 
-def write(found: dict[str, Any], folder: Path) -> Path:
-    """Beside the results of `make bench` of the same day and machine; the path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{found['date'][:10]}-{found['machine']['name']}-peers.json"
-    beside = path.with_suffix(".part")
-    beside.write_text(f"{json.dumps(found, indent=1)}\n")
-    beside.replace(path)
-    return path
+def kept(path: Path, about: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """What a run before this one wrote there of peers but these. Raises ReportError."""
+    found = report.comparison(path) if path.exists() else {}
+    if any(found.get(key) != value for key, value in about.items()):
+        return {"peers": [], "bare": [], "absent": {}}
+    rows, bare = ([row for row in found[part] if row["name"] not in names] for part in ("peers", "bare"))
+    return {"peers": rows, "bare": bare, "absent": {name: why for name, why in found["absent"].items() if name not in names}}
 
 
-def measure(model: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """What each peer gave; prints it line by line. One that cannot take part is named with the reason."""
-    sizes = Sizes(N_SLOTS, N_CTX, threads.count())
-    neighbours = Neighbours()
-    turns = Turns(options.turns, neighbours.disturbed, tell)
-    rows: list[dict[str, Any]] = []
-    bare: list[dict[str, Any]] = []
-    absent: dict[str, str] = {}
-    for name in options.only:
-        try:
-            if name == BARE:
-                bare += contest.bare(model, sizes, options.turns)
-                for line in bare:
-                    say(f"{BARE}, {line['title']}: {contest.in_words(line)} {line['unit']}")
-                continue
-            found = (
-                contest.baseline(model, sizes, turns)
-                if name == original.NAME
-                else contest.servers(name, model, sizes, turns, options.scenarios)
-            )
-            for i, row in enumerate(found):
-                say(f"{contest.heading(name)}\n{row}" if i == 0 else str(row))
-                rows.append(row.plain())
-        except (AbsentError, BenchError, RuntimeError, OSError, HTTPException) as error:
-            again = "further " if any(row["name"] == name for row in rows) else ""
-            say(f"\n{name} takes no {again}part: {error}")
-            absent[name] = str(error)
-    neighbours.close()
-    settings = {"threads": sizes.n_threads, "slots": sizes.n_slots, "ctx": sizes.n_ctx}
-    return {"settings": settings, "peers": rows, "bare": bare, "absent": absent}
+def compare(name: str, model: Path, sizes: Sizes, turns: Turns, keys: list[str], found: dict[str, Any]) -> bool:
+    """Adds to `found` what a peer gave, and prints it line by line; whether it gave anything.
+
+    One that cannot take part, or not until its end, is named with the reason.
+    """
+    n_found = len(found["peers"]) + len(found["bare"])
+    try:
+        for row in _rows(name, model, sizes, turns, keys):
+            found["bare" if name == BARE else "peers"].append(row)
+    except (AbsentError, BenchError, RuntimeError, OSError, HTTPException) as error:
+        found["absent"][name] = str(error)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # of the client, at an answer of another form
+        found["absent"][name] = f"Its answer was not understood: {error!r}."
+    compared = len(found["peers"]) + len(found["bare"]) > n_found
+    if name in found["absent"]:
+        say(f"\n{name} takes no {'further ' if compared else ''}part: {found['absent'][name]}")
+    return compared
+
+
+def _rows(name: str, model: Path, sizes: Sizes, turns: Turns, keys: list[str]) -> Iterator[dict[str, Any]]:
+    if name == BARE:
+        for line in contest.bare(model, sizes, turns.n):
+            say(f"{BARE}, {line['title']}: {contest.in_words(line)} {line['unit']}")
+            yield line
+        return
+    if name == original.NAME:
+        rows = contest.baseline(model, sizes, turns)
+    else:
+        rows = contest.servers(name, model, sizes, turns, keys)
+    for i, row in enumerate(rows):
+        say(f"{contest.heading(name)}\n{row}" if i == 0 else str(row))
+        yield row.plain()
 
 
 def say(text: str) -> None:

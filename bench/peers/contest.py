@@ -40,13 +40,13 @@ class Row:
         us, them, ratio = (in_words(plain[side]) for side in ("ours", "theirs", "ratio"))
         marks = [f"{self.pairs.disturbed} of {n} turns disturbed" if self.pairs.disturbed else "", self.note]
         return (
-            f"{self.title:40} {us:>23} {them:>23} {self.pairs.unit:8} {ratio:>21}  {'; '.join(filter(None, marks))}".rstrip()
+            f"{self.title:48} {us:>23} {them:>23} {self.pairs.unit:8} {ratio:>21}  {'; '.join(filter(None, marks))}".rstrip()
         )
 
 
 def heading(name: str) -> str:
     """Of a table of rows."""
-    return f"\n{name:40} {'Linnet':>23} {name:>23} {'':8} {'times better':>21}"
+    return f"\n{name:48} {'Linnet':>23} {name:>23} {'':8} {'times better':>21}"
 
 
 def in_words(spread: dict[str, float]) -> str:
@@ -65,12 +65,12 @@ def servers(name: str, model: Path, sizes: Sizes, turns: Turns, keys: list[str])
             scenarios.warm_up(server)
         for key in keys:
             scenario = SCENARIOS[key]
-            pairs = turns.take(f"{name}, {key}", scenario.unit, _at(scenario, ours), _at(scenario, theirs))
+            pairs = turns.take(name, key, scenario.unit, _at(scenario, ours), _at(scenario, theirs))
             yield Row(name, key, scenario.title, pairs, "; ".join(filter(None, (other.note, pairs.uneven))))
 
 
-def _at(scenario: Scenario, server: Server) -> Callable[[], Sample]:
-    return lambda: scenario.run(server)
+def _at(scenario: Scenario, server: Server) -> Callable[[str], Sample]:
+    return lambda salt: scenario.run(server, salt)
 
 
 def baseline(model: Path, sizes: Sizes, turns: Turns) -> Iterator[Row]:
@@ -78,9 +78,9 @@ def baseline(model: Path, sizes: Sizes, turns: Turns) -> Iterator[Row]:
     run = scenarios.clients(1, original.N_ANSWER)
     turns.tell(f"{original.NAME}: making its model")
     with original.run(model, sizes.n_threads) as theirs, peer.linnet(str(model), sizes) as ours:
-        n_prompt = run(ours).n_prompt  # the first of each is not counted
+        n_prompt = run(ours, "warm-up").n_prompt  # the first of each is not counted
         theirs.answer(n_prompt)
-        pairs = turns.take(original.NAME, RATE, lambda: run(ours), lambda: theirs.answer(n_prompt))
+        pairs = turns.take(original.NAME, "one", RATE, lambda salt: run(ours, salt), lambda _: theirs.answer(n_prompt))
     yield Row(original.NAME, "one", SCENARIOS["one"].title, pairs, f"float32; answers of {original.N_ANSWER} tokens")
 
 

@@ -61,7 +61,7 @@ def run(model: Path, n_threads: int) -> Iterator[Original]:
             yield Original(process.stdin, process.stdout)
         finally:
             process.stdin.close()
-            process.terminate()
+            process.kill()  # it has nothing to save
 
 
 def shape_of(path: Path) -> dict[str, int | bool]:

@@ -54,17 +54,20 @@ class Turns:
     disturbed: Callable[[float, float], bool]  # other programs were busy between two moments of time.perf_counter()
     tell: Callable[[str], None]  # hears what is measured now
 
-    def take(self, name: str, unit: str, ours: Callable[[], Sample], theirs: Callable[[], Sample]) -> Pairs:
-        """Who begins changes from turn to turn: the machine that the second finds is a warmer one."""
+    def take(self, name: str, key: str, unit: str, ours: Callable[[str], Sample], theirs: Callable[[str], Sample]) -> Pairs:
+        """Of the scenario `key` with the peer `name`. Both are given the salt of the turn, which is the same for all peers.
+
+        Who begins changes from turn to turn: the machine that the second finds is a warmer one.
+        """
         pairs: list[tuple[Sample, Sample]] = []
         n_disturbed = 0
         for turn in range(self.n):
-            self.tell(f"{name}: turn {turn + 1} of {self.n}")
-            started = time.perf_counter()
+            self.tell(f"{name}, {key}: turn {turn + 1} of {self.n}")
+            started, salt = time.perf_counter(), f"{turn} {key}"
             if turn % 2 == 0:
-                us, them = ours(), theirs()
+                us, them = ours(salt), theirs(salt)
             else:
-                them, us = theirs(), ours()
+                them, us = theirs(salt), ours(salt)
             pairs.append((us, them))
             n_disturbed += self.disturbed(started, time.perf_counter())
         return Pairs(unit, [us for us, _ in pairs], [them for _, them in pairs], n_disturbed)

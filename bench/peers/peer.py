@@ -156,8 +156,7 @@ def _serve(
             raise RuntimeError(f"{name} did not start; {log.relative_to(stream.ROOT)} tells why.") from error
         yield Server(f"http://{HERE}:{port}")
     finally:
-        process.terminate()
-        process.wait()
+        stream.end(process)
 
 
 def _words(options: dict[str, object]) -> list[str]:

@@ -1,21 +1,21 @@
 """What a server of any make is asked to do while it is compared with another, and what is measured of it.
 
-All prompts are new, so nothing is known before, except in the second turn of a chat. Answers are checked: one that is
-empty or too long raises WrongAnswerError.
+All ask the tasks of bench.prompts, each after a salt: of a turn both sides get the same one, so the same prompts, and no
+other turn has it, so nothing is known before, except in the second turn of a chat. Answers are checked: one that is empty
+or too long raises WrongAnswerError.
 """
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import stream
+from bench import prompts, stream
 
-N_ANSWER = 64  # tokens
-N_SHORT = 16  # where only the first text counts
+N_ANSWER = 48  # tokens
+N_SHORT = 8  # where only the first text counts
 RATE, DELAY = "tokens/s", "s"  # of the first more is better, of the second less
 
 Chat = list[stream.Message]
@@ -44,26 +44,37 @@ class Scenario:
 
     title: str
     unit: str
-    run: Callable[[Server], Sample]
+    run: Callable[[Server, str], Sample]  # with a salt that this server was never given
 
 
-def talk(n_words: int, name: object = "") -> Chat:
-    """A chat of one question that was never asked before."""
-    return [{"role": "user", "content": stream.text(n_words, f"{time.time_ns()} {name}")}]
+@functools.cache
+def questions(kind: str) -> list[str]:
+    """Of the tasks of one kind that are no more than a question."""
+    return [task.messages[0]["content"] for task in prompts.load(kind) if len(task.messages) == 1]
+
+
+def talk(kind: str, salt: object, i: int = 0) -> Chat:
+    """A chat of the i-th question of a kind."""
+    return [{"role": "user", "content": f"{i} {salt} {questions(kind)[i]}"}]
+
+
+def mixed(n: int, salt: object) -> list[Chat]:
+    """Half of them ask for talk, half for code."""
+    return [talk(("chat", "code")[i % 2], salt, i) for i in range(n)]
 
 
 def ask_all(server: Server, chats: list[Chat], max_tokens: int) -> list[stream.Answer]:
     """All at once, each from a client of its own. Raises WrongAnswerError."""
-    with ThreadPoolExecutor(len(chats)) as clients:
-        return list(clients.map(lambda chat: ask(server, chat, max_tokens), chats))
+    answers = stream.ask_all(server.url, chats, max_tokens, **server.fields)
+    for answer in answers:
+        if not answer.n_tokens:  # not every server counts what it streams
+            answer.n_tokens = max_tokens if answer.reason == "length" else len(answer.tokens)
+    return [answer.checked(max_tokens) for answer in answers]
 
 
 def ask(server: Server, chat: Chat, max_tokens: int) -> stream.Answer:
     """One answer. Raises WrongAnswerError."""
-    answer = stream.ask(server.url, chat, max_tokens, **server.fields)
-    if not answer.n_tokens:  # not every server counts what it streams
-        answer.n_tokens = max_tokens if answer.reason == "length" else len(answer.tokens)
-    return answer.checked(max_tokens)
+    return ask_all(server, [chat], max_tokens)[0]
 
 
 def sample(value: float, *answers: stream.Answer) -> Sample:
@@ -71,42 +82,41 @@ def sample(value: float, *answers: stream.Answer) -> Sample:
     return Sample(value, sum(a.n_prompt for a in answers), sum(a.n_tokens for a in answers))
 
 
-def clients(n: int, n_answer: int = N_ANSWER) -> Callable[[Server], Sample]:
-    """Total tokens/s of n clients with prompts of about 95 tokens of their own."""
+def clients(n: int, n_answer: int = N_ANSWER) -> Callable[[Server, str], Sample]:
+    """Total tokens/s of n clients, each with a short question of its own."""
 
-    def run(server: Server) -> Sample:
-        answers = ask_all(server, [talk(6, i) for i in range(n)], n_answer)
+    def run(server: Server, salt: str) -> Sample:
+        answers = ask_all(server, mixed(n, salt), n_answer)
         return sample(stream.tokens_per_s(answers), *answers)
 
     return run
 
 
-def shared(server: Server) -> Sample:
-    """Seconds to the first text, p95, of 8 clients with the same system prompt of about 700 tokens and short questions."""
-    system = {"role": "system", "content": stream.text(125, time.time_ns())}
-    answers = ask_all(server, [[system, *talk(2, i)] for i in range(8)], N_SHORT)
-    return sample(stream.percentile([a.first_s for a in answers], 95), *answers)
+def shared(server: Server, salt: str) -> Sample:
+    """Seconds to the first text of the slowest of 8 clients with one system prompt and a short question each."""
+    system = {"role": "system", "content": f"{salt} {questions('copy')[1]}"}
+    answers = ask_all(server, [[system, *chat] for chat in mixed(8, salt)], N_SHORT)
+    return sample(max(answer.first_s for answer in answers), *answers)
 
 
-def busy(server: Server) -> Sample:
+def busy(server: Server, salt: str) -> Sample:
     """tokens/s of one answer, from its first token on, while another program keeps one core busy."""
     with stream.busy_neighbour():
-        answer = ask(server, talk(5), 2 * N_ANSWER)
+        answer = ask(server, talk("chat", salt), 2 * N_ANSWER)
     return sample(answer.per_s, answer)
 
 
-def second(server: Server) -> Sample:
-    """Seconds to the first text of the second turn of a chat whose first had about 560 tokens."""
-    chat = talk(100)
+def second(server: Server, salt: str) -> Sample:
+    """Seconds to the first text of the second turn of a chat that began with a text to copy."""
+    chat = talk("copy", salt)
     said = ask(server, chat, N_SHORT).text
-    more = [*chat, {"role": "assistant", "content": said}, {"role": "user", "content": "and then?"}]
-    answer = ask(server, more, N_SHORT)
+    answer = ask(server, [*chat, {"role": "assistant", "content": said}, *talk("chat", salt, 1)], N_SHORT)
     return sample(answer.first_s, answer)
 
 
-def long(server: Server) -> Sample:
-    """Seconds to the first text after a prompt of about 800 tokens."""
-    answer = ask(server, talk(140), N_SHORT)
+def long(server: Server, salt: str) -> Sample:
+    """Seconds to the first text after a text to sum up."""
+    answer = ask(server, talk("summary", salt), N_SHORT)
     return sample(answer.first_s, answer)
 
 
@@ -114,7 +124,7 @@ SCENARIOS = {
     "one": Scenario("one client", RATE, clients(1)),
     "four": Scenario("four clients at once", RATE, clients(4)),
     "eight": Scenario("eight clients at once", RATE, clients(8)),
-    "shared": Scenario("one system prompt for eight: first text", DELAY, shared),
+    "shared": Scenario("one system prompt for eight: slowest first text", DELAY, shared),
     "busy": Scenario("one client beside a busy program", RATE, busy),
     "second": Scenario("second turn of a chat: first text", DELAY, second),
     "long": Scenario("a long prompt: first text", DELAY, long),
@@ -123,4 +133,4 @@ SCENARIOS = {
 
 def warm_up(server: Server) -> None:
     """What comes first is slower, and not counted."""
-    ask_all(server, [talk(6, i) for i in range(2)], N_SHORT)
+    ask_all(server, mixed(2, "warm-up"), N_SHORT)

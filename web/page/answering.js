@@ -6,20 +6,30 @@ import { options, preference, systemPrompt } from "./settings.js";
 
 const DICED = 0.7; // the temperature of another answer to the same question, which would be the same one without dice
 
-// What is said to the model of a question and its files.
-export const withFiles = (text, files = []) =>
-  [...files.map(({ name, text: content }) => `File ${name}:\n\`\`\`\n${content}\n\`\`\``), text].join("\n\n");
+// What is said to the model of a question and its files, each fenced by more backticks than stand together in it.
+export const withFiles = (text, files = []) => [...files.map(fenced), text].join("\n\n");
 
-// The branch down to a message as it goes to the model: without thoughts, and without questions that got no answer.
-export function conversation(chat, end) {
+function fenced({ name, text }) {
+  const ticks = text.match(/`{3,}/g) ?? ["``"];
+  const fence = "`".repeat(Math.max(...ticks.map(({ length }) => length)) + 1);
+  return `File ${name}:\n${fence}\n${text}\n${fence}`;
+}
+
+// What is written of a chat and read of it comes one after the other: what is read meanwhile may no longer be true.
+export const inTurn = (chat, work) => (chat.turn = chat.turn.catch(() => {}).then(work));
+
+// The branch down to a message as it goes to the model: without questions that got no answer, and without thoughts, but for
+// those of the answer that is to be continued.
+export function conversation(chat, end, continued) {
   const path = chat.tree.pathTo(end);
   const first = Math.max(0, path.findIndex(({ id }) => id === chat.from));
   const said = [];
-  for (const { role, content, files } of path.slice(first)) {
+  for (const { id, role, content, reasoning, files } of path.slice(first)) {
     if (role === "user") {
       if (said.at(-1)?.role === "user") said.pop();
       said.push({ role, content: withFiles(content, files) });
-    } else if (content.trim()) said.push({ role, content });
+    } else if (id === continued) said.push({ role, content, ...(reasoning && { reasoning_content: reasoning }) });
+    else if (content.trim()) said.push({ role, content });
   }
   const system = chat.system ?? systemPrompt();
   return system ? [{ role: "system", content: system }, ...said] : said;
@@ -35,9 +45,12 @@ export async function answerTo(chat, question, message, how, signal, show) {
       if (message.stopping) await chat.store.stopAnswer(message.id);
       return await followed(chat, message, signal, show);
     } catch (error) {
-      if (error.code !== "context_length_exceeded" || message.content || !leaveOut(chat, question, message)) throw error;
-      if (!message.local) await chat.store.removeMessage(chat.id, message.id);
-      message.local = true;
+      const more = message.live.first !== null; // than was there before: it is no longer the prompt that is too long
+      if (error.code !== "context_length_exceeded" || more || !leaveOut(chat, question, message)) throw error;
+      if (!message.local && !how.continues) {
+        await inTurn(chat, () => chat.store.removeMessage(chat.id, message.id));
+        message.local = true;
+      }
       show();
     } finally {
       clearTimeout(told.timer);
@@ -46,7 +59,8 @@ export async function answerTo(chat, question, message, how, signal, show) {
 }
 
 async function begun(chat, question, message, { afresh = false, another = false, continues = false }) {
-  const request = { ...options(), messages: conversation(chat, continues ? message.id : question.id) };
+  const continued = continues ? message.id : undefined;
+  const request = { ...options(), messages: conversation(chat, continued ?? question.id, continued) };
   if (another) {
     delete request.seed;
     request.temperature = Math.max(request.temperature ?? 0, DICED);
@@ -54,11 +68,13 @@ async function begun(chat, question, message, { afresh = false, another = false,
   if (continues) request.continue_final_message = true;
   if (chat.private) request.private = true; // nor does what is computed for it go to disk
   const body = { parent: question.id, request, afresh: afresh || another, ...(continues && { continues: message.id }) };
-  const { id, facts } = await chat.store.beginAnswer(chat.id, body);
-  message.events = 0; // from the beginning, whatever it has said already
-  Object.assign(message.facts, facts);
-  chat.tree.rename(message, id);
-  message.local = false;
+  await inTurn(chat, async () => {
+    const { id, facts } = await chat.store.beginAnswer(chat.id, body);
+    message.events = 0; // from the beginning, whatever it has said already
+    Object.assign(message.facts, facts);
+    chat.tree.rename(message, id);
+    message.local = message.asked = false;
+  });
 }
 
 export async function followed(chat, message, signal, show) {

@@ -1,11 +1,10 @@
 // The open chat and what can be done in it. It is kept by the server, or private: then it ends with the page.
 import { ApiError, sentence } from "./api.js";
-import { answerTo, conversation as toSend, followed } from "./answering.js";
-import { copy } from "./clipboard.js";
+import { answerTo, conversation as toSend, followed, inTurn } from "./answering.js";
 import * as kept from "./history.js";
 import { begin } from "./live.js";
 import { toEnd } from "./reading.js";
-import { onChange, systemPrompt } from "./settings.js";
+import { onSystem, showSystemOf, systemPrompt } from "./settings.js";
 import * as spoken from "./spoken.js";
 import { onStatus, pollNow } from "./poll.js";
 import { setUsed } from "./statusline.js";
@@ -17,20 +16,29 @@ const listeners = { change: [], error: [] };
 let keeps = true; // until the server says that it does not
 let version = null; // of the server's chats, as it told it last
 let n_local = 0;
+let n_chats = 0;
 let chat = fresh(false);
 
 export { withFiles } from "./answering.js";
+export const GONE = "That chat is no longer there.";
 
 function fresh(isPrivate) {
   const store = isPrivate || !keeps ? unkept : kept;
-  return { id: null, private: isPrivate, store, title: "", system: null, tree: new Tree(), running: null, reader: null };
+  const told = { id: null, title: "", system: null, tree: new Tree() };
+  const here = { n: ++n_chats, running: null, reader: null, n_picks: 0, turn: Promise.resolve() };
+  return { ...told, ...here, private: isPrivate, store };
 }
 
-// "change": the open chat is another, or has changed. "error": an answer could not be given; with the ApiError.
+// "change": the open chat is another, or has changed. "error": something could not be done; with the ApiError, and whether
+// the turn that it belongs to tells it.
 export const on = (what, callback) => listeners[what].push(callback);
-const tell = (what, value) => listeners[what].forEach((callback) => callback(value));
+const tell = (what, ...values) => listeners[what].forEach((callback) => callback(...values));
 
-export const currentChat = () => ({ id: chat.store === kept ? chat.id : null, private: chat.private, title: chat.title });
+// `n`: a number that it keeps when it gets its id.
+export function currentChat() {
+  const { n, title, private: isPrivate, store } = chat;
+  return { n, id: store === kept ? chat.id : null, private: isPrivate, title };
+}
 export const conversation = () => toSend(chat, chat.tree.leaf);
 export const isAnswering = () => chat.running !== null;
 export const isEmpty = () => chat.tree.leaf === null && !chat.loading;
@@ -43,6 +51,7 @@ function show(shown = chat) {
   showBranch(branch, (message) => chat.tree.siblings(message));
   const last = branch.findLast(({ facts }) => facts?.usage);
   setUsed(last?.facts.usage.total_tokens ?? (branch.length ? null : 0));
+  showSystemOf(chat.system);
   tell("change");
 }
 
@@ -50,6 +59,7 @@ function show(shown = chat) {
 function leave() {
   chat.reader?.abort();
   chat.left = true;
+  if (chat.private && !isEmpty()) tell("error", new ApiError(0, { message: "The private chat has ended: it is not stored." }));
 }
 
 export function newChat({ private: isPrivate = false } = {}) {
@@ -76,35 +86,40 @@ export async function openChat(id) {
   }
 }
 
-// Takes over what the server has, from other tabs too.
-async function refresh(mine) {
-  const told = await kept.read(mine.id);
-  const { tree, running, ended } = mine;
-  const better = tree.branch.filter((message) => message.local || message === running);
-  for (const message of told.messages) if (message.id === ended && message.state === "running") message.state = "done";
-  tree.merge(told.messages, told.leaf, better);
-  Object.assign(mine, { title: told.title, system: told.system });
+// Takes over what the server has, from other tabs too. `ended`: the id of an answer that has just come to its end.
+const refresh = (mine, ended) => inTurn(mine, async () => {
+  const { title, system, messages, leaf } = await kept.read(mine.id);
+  const { tree, running } = mine;
+  for (const message of messages) if (message.id === ended && message.state === "running") message.state = "done";
+  tree.merge(messages, mine.n_picks ? tree.leaf : leaf, (message) => message.local || message === running);
+  Object.assign(mine, { title, system });
   const goes_on = tree.branch.findLast(({ state }) => state === "running");
-  if (goes_on && !mine.running && mine === chat) takeUp(mine, goes_on);
+  if (goes_on && !running && mine === chat) takeUp(mine, goes_on);
   else show(mine);
-}
+});
 
 // Follows an answer that runs already.
-const takeUp = (mine, message) => run(mine, message, (signal, grown) => followed(mine, message, signal, grown));
+function takeUp(mine, message) {
+  Object.assign(message, { asked: false, stopping: false });
+  spoken.begin(message.content);
+  run(mine, message, (signal, grown) => followed(mine, message, signal, grown));
+}
 
 // A message that only the page knows yet.
 const local = (fields) => ({ id: `local-${++n_local}`, local: true, state: "done", facts: {}, created: now(), ...fields });
 const now = () => Date.now() / 1000;
 
+// False: another chat was opened before this one was there.
 export async function ask(text, files = []) {
-  await chat.loading?.catch(() => {}); // what is wrong is told already
+  const mine = chat;
+  await mine.loading?.catch(() => {}); // what is wrong is told already
+  if (mine !== chat) return false;
   let parent = chat.tree.get(chat.tree.leaf);
   while (parent?.local && parent.role === "assistant") parent = chat.tree.get(parent.parent); // refused: it is not stored
   return put(text, files, parent?.id ?? null);
 }
 
 async function put(content, files, parent) {
-  if (chat.running) return;
   await reply(chat.tree.add(local({ role: "user", parent, content, files })));
 }
 
@@ -114,7 +129,7 @@ async function reply(question, { continues, ...how } = {}) {
   const mine = chat;
   const given = { role: "assistant", parent: question.id, content: "", reasoning: "" };
   const message = continues ?? mine.tree.add(local(given));
-  Object.assign(message, { state: "running", facts: {}, code: null, stopping: false });
+  Object.assign(message, { state: "running", facts: {}, code: null, stopping: false, asked: true });
   begin(message);
   spoken.begin(message.content);
   toEnd();
@@ -125,9 +140,12 @@ async function reply(question, { continues, ...how } = {}) {
 }
 
 // Does `work`, which writes the message, and then settles how it ended.
-async function run(mine, message, work) {
+const run = (mine, message, work) => (mine.ran = done(mine, message, work));
+
+async function done(mine, message, work) {
+  const { signal } = (mine.reader = new AbortController());
+  let fault = null;
   mine.running = message;
-  mine.reader = new AbortController();
   show(mine);
   const grown = () => {
     if (mine !== chat) return;
@@ -135,18 +153,18 @@ async function run(mine, message, work) {
     if (message.content) spoken.speak(message.content);
   };
   try {
-    await work(mine.reader.signal, grown);
-    message.state = message.stopping ? "stopped" : "done";
+    await work(signal, grown);
   } catch (error) {
-    if (mine.left) return;
-    if (error.code !== "answer_not_running") fail(message, error);
+    if (!signal.aborted && error.code !== "answer_not_running") fault = error;
   }
   if (mine.left) return;
+  message.state = message.stopping ? "stopped" : "done";
+  if (fault) fail(message, fault);
   mine.running = null;
-  mine.ended = message.id;
   spoken.speak(message.content, true);
   show(mine);
-  if (mine.store === kept && !message.local) await refresh(mine).catch(() => {}); // as the server has it, if it is there
+  const is_kept = mine.store === kept && !message.local && !message.asked; // else the server knows nothing of it
+  if (is_kept) await refresh(mine, message.id).catch(() => {});
   pollNow();
 }
 
@@ -155,17 +173,30 @@ function fail(message, error) {
   message.code = error.code;
   message.facts.error = sentence(error);
   if (!(error instanceof ApiError) && !(error instanceof TypeError)) console.error(error); // a fault of ours
-  tell("error", error);
+  tell("error", error, true);
 }
 
 // Stores the chat and the question, where they are not yet.
 async function save(mine, message) {
-  if (!mine.id) await create(mine);
+  if (mine.id) return add(mine, message);
+  await create(mine);
+  try {
+    await add(mine, message);
+  } catch (error) {
+    if (mine.store === kept) kept.remove(mine.id).catch(() => {}); // it would be an empty one
+    mine.id = null;
+    throw error;
+  }
+}
+
+async function add(mine, message) {
   if (!message?.local) return;
-  await save(mine, mine.tree.get(message.parent));
-  const { id } = await mine.store.addMessage(mine.id, message.parent, message.content, message.files);
-  mine.tree.rename(message, id);
-  message.local = false;
+  await add(mine, mine.tree.get(message.parent));
+  await inTurn(mine, async () => {
+    const { id } = await mine.store.addMessage(mine.id, message.parent, message.content, message.files);
+    mine.tree.rename(message, id);
+    message.local = false;
+  });
 }
 
 async function create(mine) {
@@ -183,16 +214,28 @@ async function create(mine) {
 
 // Really: the server computes no further. What was said stays.
 export async function stop() {
-  const { running: message, store } = chat;
+  const { running: message, store, reader } = chat;
   if (!message || message.stopping) return;
   message.stopping = true;
-  if (!message.local) await store.stopAnswer(message.id).catch((error) => error.status === 404 || fail(message, error));
+  if (message.local) return; // when it has begun
+  await store.stopAnswer(message.id).catch((error) => {
+    if (error.status === 404) return; // it has ended, or not begun
+    kept.stopLater(message.id);
+    reader.abort();
+  });
 }
+
+// What asks for an answer, or for another one: the answer that runs is stopped for it.
+const instead = (act) => async (...given) => {
+  const mine = chat;
+  await stop();
+  await mine.ran;
+  if (mine === chat) await act(...given);
+};
 
 const questionOf = (message) => chat.tree.get(message.parent);
 
 function again(message, how) {
-  if (chat.running) return;
   const question = questionOf(message);
   if (message.local) chat.tree.remove(message);
   return reply(question, how);
@@ -200,59 +243,56 @@ function again(message, how) {
 
 async function drop(message) {
   const mine = chat;
-  if (mine.tree.pathTo(mine.running?.id).includes(message)) await stop();
-  if (!message.local) await mine.store.removeMessage(mine.id, message.id);
+  if (mine.tree.pathTo(mine.running?.id).includes(message)) await instead(() => {})();
+  if (!message.local) await inTurn(mine, () => mine.store.removeMessage(mine.id, message.id));
   mine.tree.remove(message);
   show(mine);
 }
 
-function pick(message) {
-  chat.tree.pick(message);
+async function pick(message) {
+  const mine = chat;
+  const { tree, store } = mine;
+  tree.pick(message);
   show();
-  if (!message.local) chat.store.change(chat.id, { leaf: chat.tree.leaf }).catch(() => {}); // of no great matter
   turnOf(message)?.node.querySelector(".branches button:enabled")?.focus({ preventScroll: true });
+  if (tree.get(tree.leaf).local) return;
+  mine.n_picks += 1;
+  await inTurn(mine, () => store.change(mine.id, { leaf: tree.leaf })).catch(() => {}); // of no great matter
+  mine.n_picks -= 1;
 }
 
 const acts = {
-  again: (message) => again(message, { another: message.state === "done" }), // else it has not been given yet
-  afresh: (message) => again(message, { afresh: true }),
-  continue: (message) => reply(questionOf(message), { continues: message }),
-  edit: (message, text) => put(text, message.files, message.parent),
+  answer: instead((message) => reply(message)),
+  again: instead((message) => again(message, { another: message.state === "done" })), // else it has not been given yet
+  afresh: instead((message) => again(message, { afresh: true })),
+  continue: instead((message) => reply(questionOf(message), { continues: message })),
+  edit: instead((message, text) => put(text, message.files, message.parent)),
   delete: drop,
   pick,
 };
+
 onAct((what, message, ...more) => {
   if (!(what in acts)) return tell("error", { code: "model_wanted" });
-  Promise.resolve(acts[what](message, ...more)).catch((error) => tell("error", error));
+  acts[what](message, ...more).catch((error) => tell("error", error));
 });
-
-const lastAnswer = () => chat.tree.branch.findLast(({ role }) => role === "assistant");
-const lastQuestion = () => chat.tree.branch.findLast(({ role }) => role === "user");
-const withLast = (find, act) => () => find() && !chat.running && act(find());
-
-// What the keys do, with the last turn of its kind.
-export const regenerate = withLast(lastAnswer, acts.again);
-export const continueLast = withLast(lastAnswer, (message) => message.content && acts.continue(message));
-export const editLast = withLast(lastQuestion, (message) => turnOf(message).edit());
-export const copyLast = withLast(lastAnswer, (message) => copy(message.content));
 
 // The chat was deleted elsewhere; what else is wrong the status line says.
 function lost(error) {
   if (error.status !== 404) return;
   newChat();
-  tell("error", error);
+  tell("error", new ApiError(404, { message: GONE }));
 }
 
-let system = systemPrompt();
-onChange(() => {
-  if (system === systemPrompt()) return;
-  system = systemPrompt();
+onSystem((system) => {
   if (!chat.id) return;
-  chat.system = system;
-  chat.store.change(chat.id, { system }).catch((error) => tell("error", error));
+  const mine = chat;
+  mine.system = system;
+  showSystemOf(system);
+  inTurn(mine, () => mine.store.change(mine.id, { system })).catch((error) => tell("error", error));
 });
 onStatus(({ chats }) => {
   const changed = version !== null && chats !== version;
   version = chats;
-  if (changed && chat.id && chat.store === kept) refresh(chat).catch(lost);
+  const mine = chat;
+  if (changed && mine.id && mine.store === kept) refresh(mine).catch((error) => mine === chat && lost(error));
 });

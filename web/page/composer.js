@@ -13,7 +13,7 @@ const PAUSE_MS = 300; // in the typing, before the draft is read ahead
 const SHORT = 20; // characters that are not worth it
 let files = []; // {name, text, pasted?, counted?}
 let place = null; // of the draft in sessionStorage
-let sent = false; // from here: the chat that gets its name now is still the same
+let shown = null; // the number of the chat
 let answering = false;
 let ahead = null; // the reading that is under way
 let timer = null;
@@ -37,11 +37,11 @@ function changed() {
   readAhead();
 }
 
-function keep(what, value) {
-  if (place === null || place === "private") return;
+function keep(what, value, at = place) {
+  if (at === null || at === "private") return;
   try {
-    if (value) sessionStorage.setItem(`${what} ${place}`, value);
-    else sessionStorage.removeItem(`${what} ${place}`);
+    if (value) sessionStorage.setItem(`${what} ${at}`, value);
+    else sessionStorage.removeItem(`${what} ${at}`);
   } catch (error) {
     console.warn("The draft is too long to outlive a reload.", error);
   }
@@ -53,13 +53,13 @@ function show() {
     answering = !answering;
     readAhead(); // what was written meanwhile; or not, while an answer runs
   }
-  const { id, private: isPrivate } = currentChat();
+  const { n, id, private: isPrivate } = currentChat();
   const next = isPrivate ? "private" : (id ?? "new");
+  const same = place === null ? box.value : n === shown; // it has got its name, or lost it
+  shown = n;
   if (next === place) return;
-  const same = place === null ? box.value : sent && place === "new" && id;
   if (same) keep("text", "");
   place = next;
-  sent = false;
   if (same) return keep("text", box.value);
   const kept = (what) => (isPrivate ? null : sessionStorage.getItem(`${what} ${place}`));
   box.value = kept("text") ?? "";
@@ -77,7 +77,8 @@ function readAhead() {
     const said = conversation();
     if (said.at(-1)?.role === "user") said.pop(); // it got no answer
     ahead = new AbortController();
-    const body = JSON.stringify({ model: chosen(), messages: [...said, { role: "user", content }] });
+    const messages = [...said, { role: "user", content }];
+    const body = JSON.stringify({ model: chosen(), messages, ...(currentChat().private && { private: true }) });
     call("/api/prefill", { method: "POST", body, signal: ahead.signal }).catch(() => {}); // nobody waits for it
   }, PAUSE_MS);
 }
@@ -164,15 +165,21 @@ function dragged(event) {
 // Enter that ends the composition of a Chinese or Japanese word must not send; Safari tells it only by the old code.
 const composing = (event) => event.isComposing || event.keyCode === 229;
 
-$("composer").addEventListener("submit", (event) => {
+$("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = box.value.trim();
   if ((!text && !files.length) || isAnswering()) return;
   const given = files.map(({ name, text: content }) => ({ name, text: content }));
-  sent = true;
+  const at = place;
   box.value = "";
   setFiles([]);
-  ask(text, given);
+  if ((await ask(text, given)) !== false) return;
+  if (at === place) {
+    box.value = text;
+    return setFiles(given);
+  }
+  keep("text", text, at); // it is still a draft there
+  keep("files", given.length ? JSON.stringify(given) : "", at);
 });
 box.addEventListener("input", changed);
 box.addEventListener("paste", pasted);

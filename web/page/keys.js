@@ -1,5 +1,5 @@
 // The keys of all actions. One list: what is bound is what the dialog shows.
-import { continueLast, copyLast, editLast, isAnswering, regenerate, stop } from "./chat.js";
+import { isAnswering, stop } from "./chat.js";
 import { attach, draft, focus } from "./composer.js";
 import { toEnd } from "./reading.js";
 import { openSettings } from "./settings.js";
@@ -13,6 +13,9 @@ const WRITES = "input:not([type=checkbox], [type=range]), textarea, select";
 const ofChat = (what) => (event) => chats.act(what, chats.idOf(event));
 const click = (id) => () => $(id).click();
 const last = (selector) => [...document.querySelectorAll(`#turns ${selector}`)].at(-1)?.click();
+const press = (selector) => () => last(selector);
+// What is done with a turn, where no answer runs.
+const button = (of, ...acts) => () => isAnswering() || last(`${of} :is(${acts.map((act) => `[data-act=${act}]`)})`);
 
 // The arrows: not where something is written, or scrolled by them.
 const branch = (name) => () => last(`.branches [aria-label="${name}"]:enabled`);
@@ -42,14 +45,18 @@ const KEYS = {
     ["Shift+Enter", "Break the line"],
     ["/", "Write", focus, unwritten],
     ["Alt+U", "Attach text files", attach],
-    ["Alt+E", "Edit the last question", editLast],
-    ["Alt+L", "Delete the last question", () => last(".user [aria-label='Delete question']")],
+    ["Alt+E", "Edit the last question", button(".user", "edit")],
+    ["Alt+Shift+C", "Copy the last question", button(".user", "copy")],
+    ["Alt+L", "Delete the last question", button(".user", "delete")],
   ],
   Answer: [
-    ["Escape", "Stop", stop, isAnswering],
-    ["Alt+C", "Copy the last answer", copyLast],
-    ["Alt+R", "Answer again", regenerate],
-    ["Alt+G", "Go on with a cut answer", continueLast],
+    ["Escape", "Stop", stop, ({ target }) => isAnswering() && target.id !== "search"], // which it empties
+    ["Alt+C", "Copy the last answer", button(".assistant", "copy")],
+    ["Alt+K", "Copy the last code", press(".copy-code")],
+    ["Alt+T", "Unfold the last thoughts, or fold them", press(".thoughts summary")],
+    ["Alt+R", "Answer, again or afresh", button("", "answer", "again", "afresh")],
+    ["Alt+G", "Go on with a cut answer", button(".turn:last-child", "continue")],
+    ["Alt+Shift+L", "Delete the last answer", button(".assistant", "delete")],
     ["ArrowLeft", "Earlier version", branch("Earlier version"), free],
     ["ArrowRight", "Later version", branch("Later version"), free],
     ["Alt+End", "To the end", toEnd],

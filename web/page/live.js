@@ -75,8 +75,10 @@ const CUT = {
   stop_string: "ended at a stop word",
 };
 
-export const canContinue = ({ state, facts, content }) =>
-  content.trim() !== "" && (["stopped", "failed"].includes(state) || ["max_tokens", "context"].includes(facts.stop_reason));
+// `leavesOut`: whether a full context is made room in.
+export const canContinue = ({ state, facts: { stop_reason: why }, content, reasoning }, leavesOut) =>
+  (content || reasoning || "").trim() !== "" &&
+  (why === "context" ? leavesOut : why === "max_tokens" || ["stopped", "failed"].includes(state));
 
 // What is said under a finished answer.
 export function facts({ state, facts: { cache, timings, usage, stop_reason: why, first_s }, live }) {

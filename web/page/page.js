@@ -1,13 +1,12 @@
 // The page around the open chat: its address, its header, the first words, the API key.
 import { sentence, signIn } from "./api.js";
-import { ask, currentChat, isAnswering, isEmpty, newChat, on, openChat, stop, titled } from "./chat.js";
+import { ask, currentChat, GONE, isAnswering, isEmpty, newChat, on, openChat, stop, titled } from "./chat.js";
 import { focus } from "./composer.js";
 import { lookForModels, openModels, say, showModel } from "./models.js";
 import { pollNow } from "./poll.js";
 
 const $ = (id) => document.getElementById(id);
 const HOVERS = matchMedia("(hover: hover)");
-const GONE = "That chat is no longer there.";
 
 function show() {
   const answering = isAnswering();
@@ -41,8 +40,8 @@ async function openAddressed() {
 }
 
 function begin() {
-  newChat();
   say("");
+  newChat();
   focus();
 }
 
@@ -64,10 +63,10 @@ async function connect() {
 const showModels = () => openModels(askForKey);
 
 on("change", show);
-on("error", (error) => {
+on("error", (error, is_told) => {
   if (error.status === 401) askForKey();
-  if (error.status === 404 && error.code === "not_found") say(GONE);
-  if (error.code === "model_wanted") showModels();
+  else if (error.code === "model_wanted") showModels();
+  else if (!is_told) say(sentence(error));
   if (error.code === "model_not_found") connect(); // the chosen one was deleted: back to the default
 });
 $("stop").addEventListener("click", stop);

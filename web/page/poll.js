@@ -1,8 +1,7 @@
 // Asks the server again and again how it is, while somebody looks: often while something runs.
 import { ask } from "./api.js";
 
-const BUSY_MS = 2000; // between two looks
-const IDLE_MS = 10000;
+const pauses = { busy_ms: 2000, idle_ms: 10000 }; // between two looks
 const LONGEST_MS = 60000; // where the server is away
 const told = [];
 const failed = [];
@@ -20,6 +19,9 @@ export function onStatus(callback) {
 // Called with the error, and how many there were in a row, when a look has failed.
 export const onFailure = (callback) => failed.push(callback);
 
+// For a page that shows nothing else.
+export const lookEvery = (ms) => Object.assign(pauses, { busy_ms: ms, idle_ms: ms });
+
 // Looks at once, not when it is due. Returns when it has.
 export function pollNow() {
   clearTimeout(timer);
@@ -28,17 +30,17 @@ export function pollNow() {
 }
 
 async function look() {
-  let pause_ms = IDLE_MS;
+  let pause_ms = pauses.idle_ms;
   try {
     const status = await ask("/status");
     last = status;
     n_failed = 0;
-    if (status.slots.busy || status.queue.waiting) pause_ms = BUSY_MS;
+    if (status.slots.busy || status.queue.waiting) pause_ms = pauses.busy_ms;
   } catch (error) {
     n_failed += 1;
     for (const callback of failed) callback(error, n_failed);
     if (error.status === 401) return; // who enters the key looks again
-    pause_ms = Math.min(LONGEST_MS, BUSY_MS * 2 ** (n_failed - 1));
+    pause_ms = Math.min(LONGEST_MS, pauses.busy_ms * 2 ** (n_failed - 1));
   }
   if (!n_failed) for (const callback of told) callback(last);
   clearTimeout(timer);

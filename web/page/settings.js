@@ -26,6 +26,8 @@ const PRESETS = {
 };
 const WORDS = 0.75; // of English in a token
 const listeners = [];
+const ofSystem = [];
+let settled = ""; // the system prompt that they were told last
 let values = { ...DEFAULTS };
 let own = {}; // presets of the user's, by name
 let server = { temperature: 0, greedy_below: 0.3, early_stop: false }; // its defaults, as it told them last
@@ -41,6 +43,20 @@ export const systemPrompt = () => values.system.trim();
 // "prefillWhileTyping": true or false; "onContextFull": "stop" or "leave-out-oldest".
 export const preference = (name) => values[name];
 export const onChange = (callback) => listeners.push(callback);
+// Called with the system prompt when another one was chosen here, not in another tab.
+export const onSystem = (callback) => ofSystem.push(callback);
+
+function settle() {
+  if (settled === systemPrompt()) return;
+  settled = systemPrompt();
+  for (const callback of ofSystem) callback(settled);
+}
+
+// `text`: the system prompt of the open chat; null: it has none of its own.
+export function showSystemOf(text) {
+  const other = text !== null && text !== systemPrompt() && `The open chat has others: “${text || "none"}”. `;
+  $("set-system-said").textContent = `${other || ""}The system prompt: what the model is told before each chat.`;
+}
 
 const temperature = () => values.temperature ?? server.temperature;
 const isGreedy = () => temperature() < server.greedy_below;
@@ -60,6 +76,7 @@ function read() {
   }
   values = { ...DEFAULTS, ...kept?.values };
   own = kept?.own ?? {};
+  settled = systemPrompt();
 }
 
 function change(fields) {
@@ -106,6 +123,7 @@ function showPresets() {
 function choosePreset(preset) {
   const text = preset.startsWith("own ") ? own[preset.slice(4)] : PRESETS[preset];
   change({ preset, system: text ?? values.system }); // "custom" is what stands there
+  settle();
 }
 
 function savePreset() {
@@ -164,6 +182,7 @@ function wire() {
   settles("set-full", ({ value }) => ({ onContextFull: value }));
   settles("set-prefill", ({ checked }) => ({ prefillWhileTyping: checked }));
   settles("set-system", ({ value }) => ({ preset: value ? "custom" : "none", system: value }));
+  on("set-system", "change", settle); // not with every letter
   on("settings", "focusout", show); // what was written may have been too much
   on("set-preset", "input", ({ target }) => choosePreset(target.value));
   on("set-save-preset", "click", savePreset);
@@ -176,6 +195,7 @@ function wire() {
   on("set-forget", "click", forgetAnswers);
   on("set-restore", "click", () => {
     change({ ...DEFAULTS });
+    settle();
     say("All is as at the beginning; your own presets are kept.");
   });
   on("set-model", "click", () => {

@@ -1,11 +1,12 @@
 // The status page: what GET /status tells, again and again, for people.
 import { sentence } from "./api.js";
-import { onFailure, onStatus, pollNow } from "./poll.js";
+import { lookEvery, onFailure, onStatus, pollNow } from "./poll.js";
 import { count, lasting, pace, percent, size } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const CHART = { height: 150, left: 36, right: 4, top: 10, bottom: 20 };
+const LOOK_MS = 1500; // between two looks
 const STATES = { ok: "All is well.", waking: "The model is being loaded." };
 
 function element(tag, text = "", className = "") {
@@ -119,5 +120,10 @@ onStatus((status) => {
   $("cards").hidden = false;
   showChart(status.tokens_per_s.minutes); // last: only what is shown has a width
 });
-onFailure((error) => say(error.status === 401 ? "An API key is needed: the chat page asks for it." : sentence(error), true));
+onFailure((error) => {
+  if (error.status !== 401) return say(sentence(error), true);
+  say("An API key is needed: ", true);
+  $("state").append(Object.assign(element("a", "the chat page asks for it"), { href: "/" }), ".");
+});
+lookEvery(LOOK_MS);
 pollNow();

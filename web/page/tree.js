@@ -58,9 +58,10 @@ export class Tree {
     for (let next = message; next; next = this.siblings({ parent: this.leaf }).at(-1)) this.leaf = next.id;
   }
 
-  // Takes over what the server has. `mine`: messages that only the page knows, or knows better.
-  merge(messages, leaf, mine) {
+  // Takes over what the server has. `isMine`: of a message that only the page knows, or knows better.
+  merge(messages, leaf, isMine) {
     const known = this.#messages;
+    const mine = [...known.values()].filter(isMine);
     const fresh = messages.map((message) => {
       const had = known.get(message.id);
       if (!had) return message;

@@ -33,6 +33,7 @@ export function showBranch(branch, siblings) {
     const turn = shown.get(message);
     if ($("turns").children[i] !== turn.node) $("turns").insertBefore(turn.node, $("turns").children[i] ?? null);
     turn.showBranches(siblings(message));
+    turn.isLast = i === branch.length - 1;
     turn.update();
   });
 }
@@ -85,6 +86,7 @@ class Turn {
     const what = this.message.role === "user" ? "question" : "answer";
     const made = {
       copy: () => button("Copy", `Copy ${what}`, (node) => copyBy(node, this.message.content)),
+      answer: () => button("Answer", "", () => act("answer", this.message)),
       edit: () => button("Edit", "Edit question", () => this.edit()),
       again: () => button("Again", "Answer again", () => act("again", this.message)),
       afresh: () => button("Answer afresh", "", () => act("afresh", this.message)),
@@ -92,7 +94,9 @@ class Turn {
       models: () => button("Choose a model", "", () => act("models")),
       delete: () => button("Delete", `Delete ${what}`, () => this.#askToDelete()),
     };
-    return made[name]();
+    const node = made[name]();
+    node.dataset.act = name; // which a key presses
+    return node;
   }
 
   #askToDelete() {
@@ -136,7 +140,7 @@ class Question extends Turn {
 
   update() {
     if (this.text.textContent !== this.message.content) this.text.textContent = this.message.content;
-    this.showActions(["edit", "copy", "delete"]);
+    this.showActions([...(this.isLast ? ["answer"] : []), "edit", "copy", "delete"]);
     this.showError(this.message.facts?.error ?? "");
   }
 
@@ -214,7 +218,7 @@ class Answer extends Turn {
     const { message } = this;
     const names = message.content.trim() ? ["copy"] : [];
     if (message.code?.startsWith("model_")) names.push("models");
-    if (canContinue(message)) names.push("continue");
+    if (canContinue(message, preference("onContextFull") === "leave-out-oldest")) names.push("continue");
     names.push(message.facts.cache === "hit" ? "afresh" : "again", "delete");
     return names;
   }

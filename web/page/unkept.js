@@ -24,6 +24,7 @@ export async function beginAnswer(id, body) {
 export async function* follow(message, after, signal) {
   const { body, leaving } = begun.get(message);
   signal.addEventListener("abort", () => leaving.abort());
+  if (signal.aborted) leaving.abort();
   try {
     yield* answer(body.request, leaving.signal, body.afresh);
   } catch (error) {

@@ -141,7 +141,7 @@ function decorated(html) {
   for (const pre of template.content.querySelectorAll("pre")) {
     const box = element("div", "code-box");
     const head = element("div", "code-head");
-    const button = element("button", "copy-code", "Copy");
+    const button = element("button", "quiet copy-code", "Copy");
     button.type = "button";
     button.setAttribute("aria-label", "Copy code");
     head.append(element("span", "", pre.dataset.language ?? ""), button);

@@ -1,6 +1,6 @@
 """How the chat page feels, by the browser's own clocks: its first paint, keys while an answer streams, typing ahead.
 
-    python -m bench.page MODEL.gguf [paint keys typed]     the last line is JSON
+    python -m bench.browser MODEL.gguf [paint keys typed]     the last line is JSON
 
 It needs Chromium and what `make test` installs. `keys`: 4,000 tokens of Markdown at 200 tokens/s while somebody types.
 `typed`: a question of some 500 tokens, written at four words a second and sent with the last word, against the same kind
@@ -10,6 +10,8 @@ of question pasted and sent at once: time to the first text.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,8 +24,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from bench import stream
-from tests.browser import QUIET, chromium
 
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
 N_LOADS = 9
 N_TURNS = 3
 N_TOKENS, LETTERS, TOKENS_PER_S = 4000, 4, 200.0
@@ -31,7 +34,8 @@ KEY_EVERY_MS = 90.0
 N_WORDS, WORDS_PER_S, WORDS_AT_ONCE = 88, 4.0, 4
 PATIENCE_MS = 120_000.0
 
-FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+READY = "#status-facts:not(:empty)"  # all of the page's scripts have run, and the server has answered them
+FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 WATCH_KEYS = """() => {
   window.keys = [];
   const take = (list) => list.getEntries().forEach((e) => e.name === "keydown" && window.keys.push(e));
@@ -49,6 +53,11 @@ WATCH_TEXT = """() => {
 }"""
 
 
+def chromium() -> str | None:
+    """The program, if there is one."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 @contextmanager
 def browser_page(url: str) -> Iterator[Page]:
     """The page in a fresh Chromium."""
@@ -60,7 +69,7 @@ def browser_page(url: str) -> Iterator[Page]:
         page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.set_default_timeout(PATIENCE_MS)
         page.goto(url)
-        page.wait_for_function("document.getElementById('status-facts').textContent")
+        page.locator(READY).wait_for()
         yield page
         browser.close()
 
@@ -74,7 +83,7 @@ def paint(model: str) -> dict[str, float]:
             context = page.context.browser.new_context()
             fresh = context.new_page()
             fresh.goto(url)
-            fresh.wait_for_function(FIRST_PAINT)
+            fresh.locator(READY).wait_for()
             values.append(float(fresh.evaluate(FIRST_PAINT)))
             context.close()
     return {"median_ms": statistics.median(values), "low_ms": min(values), "high_ms": max(values)}
@@ -128,13 +137,13 @@ def first_text(page: Page, write: Callable[[Page, list[str]], None]) -> float:
     """Seconds from Enter to the first text of the answer, in a new chat."""
     page.reload()
     page.goto(page.url.partition("#")[0])
-    page.wait_for_function("document.getElementById('status-facts').textContent")
+    page.locator(READY).wait_for()
     page.get_by_role("button", name="New chat", exact=True).first.click()
     page.evaluate(WATCH_TEXT)
     page.get_by_label("Your message").focus()
     write(page, stream.text(N_WORDS, time.time_ns()).split())
     page.keyboard.press("Enter")
-    page.wait_for_function("window.first !== null")
+    page.locator(".turn.assistant .text").filter(has_text=re.compile(".")).wait_for()
     seconds = float(page.evaluate("window.first - window.sent")) / 1000
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Send").wait_for()
