@@ -43,13 +43,16 @@ class Governor:
     def observe(self, n_tokens: int, seconds: float, now: float) -> int:
         """A step of so many tokens took so long; the number of threads from now on."""
         if n_tokens > LARGEST:
+            if self.n < self.n_most and now >= self._next_look and self._ask(now, seconds) and self._busy < BUSY:
+                self._trial_of = None
+                self._use(self.n_most)  # without a trial: nobody is there to be waited for
             return self.n
         self._recent.append(seconds / self._costs(n_tokens))
         if len(self._recent) == N_STEPS:
             if self._trial_of:
                 self._judge(now)
             elif now >= self._next_look:
-                self._look(now)
+                self._look(now, seconds)
         return self.n
 
     def _judge(self, now: float) -> None:
@@ -63,14 +66,21 @@ class Governor:
             self._wait_s = min(2 * self._wait_s, WAIT_MAX_S)
         self._next_look, self._next_trial = now + WAIT_S, now + self._wait_s
 
-    def _look(self, now: float) -> None:
-        after_s = now - self._last_look
+    def _ask(self, now: float, seconds: float) -> bool:
+        """Finds out what others do; False when most of that was while nothing ran here, which says nothing about now."""
+        idle_s = now - self._last_look - seconds
         self._last_look, self._next_look = now, now + WAIT_S
-        median = statistics.median(self._recent)
-        busy, before = self._others(), self._busy
-        if after_s > OLD_S:
-            return  # this counts what others did while nothing ran here, which says nothing about now
+        busy = self._others()
+        if idle_s > OLD_S:
+            return False
         self._busy = busy
+        return True
+
+    def _look(self, now: float, seconds: float) -> None:
+        median, before = statistics.median(self._recent), self._busy
+        if not self._ask(now, seconds):
+            return
+        busy = self._busy
         if self.n == self.n_most:
             if self.n == 1 or median < SLOW or busy < BUSY or now < self._next_trial:
                 return

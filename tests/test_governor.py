@@ -69,3 +69,26 @@ def test_slow_steps_alone_are_no_reason():
         machine.governor.observe(1, 0.06, machine.now)
         machine.now += 0.06
     assert machine.governor.n == 2
+
+
+def test_who_only_reads_long_prompts_gets_the_threads_back_too():
+    machine = Machine(2)
+    machine.busy = 1.0
+    machine.run(3)
+    assert machine.governor.n == 1
+    machine.busy = 0.0
+    machine.now += 60  # nothing is asked for a minute
+    for _ in range(2):
+        machine.now += 7.0
+        machine.governor.observe(500, 7.0, machine.now)
+    assert machine.governor.n == 2
+
+
+def test_a_neighbour_who_stays_keeps_its_core_while_prompts_are_read():
+    machine = Machine(2)
+    machine.busy = 1.0
+    machine.run(3)
+    for _ in range(5):
+        machine.now += 7.0
+        machine.governor.observe(500, 7.0, machine.now)
+    assert machine.governor.n == 1
