@@ -35,7 +35,7 @@ def summary(result: Result, peers: Result | None = None) -> str:
         f"**Four clients at once:** {told('clients.4.total_per_s')} together, reading their prompts included;"
         f" {told('clients.4.each_per_s')} for each, once it writes.",
         f"**Not computed again:** a question asked before is answered in {told('answers.hit_ms')},"
-        f" a new one in {told('answers.cold_s')}; guesses make copying a text {told('draft.copy.ratio')} as fast.",
+        f" a new one in {told('answers.cold_s')}; a text is copied {told('draft.copy.ratio')} as fast with guesses.",
         _beside(peers)
         or f"**Memory:** {told('memory.worker_mb')} for model and context, {told('memory.front_mb')} for the rest.",
     ]
