@@ -17,7 +17,7 @@ from engine.stream import NOTHING, Begun, Sink, Stream, Work
 from settings import Settings
 from tests.test_api import ScriptedEngine
 
-N_REQUESTS = 50  # of each path, besides those that vary one value alone
+N_REQUESTS = 20  # of each path, besides those that vary one value alone
 
 
 class Stub(ScriptedEngine):
