@@ -75,7 +75,7 @@ class Rig:
 
 
 def load(path: Path) -> Model:
-    config = Config(str(path), 1024, N_SLOTS, 2)
+    config = Config(str(path), 1024, N_SLOTS, 1)
     return Model(config, *step_size(config))
 
 
