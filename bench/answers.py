@@ -14,13 +14,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from bench import stream
+from bench import parts, stream
 from bench.figure import Taken, taken
 from bench.hits import Connection, clients, hits, said
 from bench.plan import Plan
@@ -149,22 +149,8 @@ def killed(model: str) -> dict[str, float]:
     return {"kills": N_KILLS, "wrong": wrong, "slowest_start_s": max(starts)}
 
 
-PARTS: dict[str, Callable[[str], dict[str, float]]] = {"quiet": quiet, "disk": disk, "beside": beside, "killed": killed}
-
-
-def main(arguments: list[str]) -> int:
-    """The exit code."""
-    if not arguments or set(arguments[1:]) - set(PARTS):
-        print(__doc__, file=sys.stderr)
-        return 2
-    model, *names = arguments
-    figures = {}
-    for name in names or PARTS:
-        figures[name] = {what: round(value, 3) for what, value in PARTS[name](model).items()}
-        print(name, figures[name], flush=True)
-    print(json.dumps(figures))
-    return 0
+PARTS: parts.Parts = {"quiet": quiet, "disk": disk, "beside": beside, "killed": killed}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(parts.run(PARTS, __doc__, sys.argv[1:]))

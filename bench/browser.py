@@ -9,7 +9,6 @@ of question pasted and sent at once: time to the first text.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import statistics
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from bench import stream
+from bench import parts, stream
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
@@ -178,22 +177,8 @@ def options(folder: str) -> tuple[str, ...]:
     return ("--cache-dir", folder, "--chats", str(Path(folder) / "chats.db"))
 
 
-PARTS: dict[str, Callable[[str], dict[str, float]]] = {"paint": paint, "keys": keys, "typed": typed}
-
-
-def main(arguments: list[str]) -> int:
-    """The exit code."""
-    if not arguments or set(arguments[1:]) - set(PARTS):
-        print(__doc__, file=sys.stderr)
-        return 2
-    model, *names = arguments
-    figures = {}
-    for name in names or PARTS:
-        figures[name] = {what: round(value, 3) for what, value in PARTS[name](model).items()}
-        print(name, figures[name], flush=True)
-    print(json.dumps(figures))
-    return 0
+PARTS: parts.Parts = {"paint": paint, "keys": keys, "typed": typed}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(parts.run(PARTS, __doc__, sys.argv[1:]))

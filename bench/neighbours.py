@@ -14,7 +14,7 @@ from engine import threads
 EVERY_S = 0.5
 LEAST_S = 1.0  # the kernel counts in hundredths of a second: a shorter time says too little
 DISTURBED = 0.1  # cores' worth of other programs
-NOBODY = ("iowait", "softirq")  # waiting, and packets on the way, which are mostly our own
+NOBODY = ("idle", "iowait", "softirq")  # nothing to do, waiting, and packets on the way, which are mostly our own
 
 
 def others_s() -> float:
@@ -22,11 +22,7 @@ def others_s() -> float:
 
     Its own is that of this process and all that it started: the server, its worker, what has ended already.
     """
-    allowed = threads.allowed()
-    busy = 0.0
-    for cpu, times in enumerate(psutil.cpu_times(percpu=True)):
-        if cpu in allowed:  # guest time, which comes last, is contained in user time
-            busy += sum(times[:8]) - times.idle - sum(getattr(times, name, 0.0) for name in NOBODY)
+    busy, _ = threads.busy_s(threads.allowed(), NOBODY)
     this = psutil.Process()
     return busy - sum(map(_spent_s, [this, *this.children(recursive=True)]))
 

@@ -115,11 +115,6 @@ class Others:
 
     def _times(self) -> tuple[float, float, float]:
         """Seconds that our CPUs were busy, that this process was, and of all."""
-        busy = total = 0.0
-        for cpu, times in enumerate(psutil.cpu_times(percpu=True)):
-            if cpu in self._allowed:
-                every = sum(times[:8])  # guest time is contained in user time
-                total += every
-                busy += every - times.idle - getattr(times, "iowait", 0.0)
+        busy, total = threads.busy_s(self._allowed)
         own = self._process.cpu_times()
         return busy, own.user + own.system, total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -43,6 +44,17 @@ def allowed() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
+
+
+def busy_s(cpus: set[int], idle: Collection[str] = ("idle", "iowait")) -> tuple[float, float]:
+    """Seconds that these CPUs were busy, and all of theirs, since the machine was started. `idle`: what is not busy."""
+    busy = total = 0.0
+    for cpu, times in enumerate(psutil.cpu_times(percpu=True)):
+        if cpu in cpus:
+            every = sum(times[:8])  # guest time, which comes last, is contained in user time
+            total += every
+            busy += every - sum(getattr(times, name, 0.0) for name in idle)
+    return busy, total
 
 
 def _n_cores(cpus: set[int]) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from bench import shapes
+from web.chats import Chats
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "models/demo/demo.gguf"
@@ -92,6 +94,13 @@ def data_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Iterator[Chats]:
+    """A store of chats of its own."""
+    with closing(Chats(tmp_path / "linnet/chats.db")) as chats:
+        yield chats
 
 
 @pytest.fixture(scope="session")

@@ -30,12 +30,6 @@ ME = ""
 
 
 @pytest.fixture
-def chats(tmp_path):
-    with closing(Chats(tmp_path / "linnet/chats.db")) as chats:
-        yield chats
-
-
-@pytest.fixture
 def http(chats):
     return client_of(chats)
 

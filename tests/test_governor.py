@@ -29,6 +29,15 @@ class Machine:
             self.step()
 
 
+def beside_a_neighbour() -> Machine:
+    """One that has given a core to it."""
+    machine = Machine(2)
+    machine.busy = 1.0
+    machine.run(3)
+    assert machine.governor.n == 1
+    return machine
+
+
 def test_a_quiet_machine_keeps_all_threads():
     machine = Machine(2)
     machine.run(30)
@@ -36,10 +45,7 @@ def test_a_quiet_machine_keeps_all_threads():
 
 
 def test_a_busy_neighbour_takes_a_thread_and_gives_it_back():
-    machine = Machine(2)
-    machine.busy = 1.0
-    machine.run(3)
-    assert machine.governor.n == 1
+    machine = beside_a_neighbour()
     machine.busy = 0.0
     machine.run(3)
     assert machine.governor.n == 2
@@ -72,10 +78,7 @@ def test_slow_steps_alone_are_no_reason():
 
 
 def test_who_only_reads_long_prompts_gets_the_threads_back_too():
-    machine = Machine(2)
-    machine.busy = 1.0
-    machine.run(3)
-    assert machine.governor.n == 1
+    machine = beside_a_neighbour()
     machine.busy = 0.0
     machine.now += 60  # nothing is asked for a minute
     for _ in range(2):

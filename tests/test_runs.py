@@ -88,12 +88,6 @@ class Talk:
 
 
 @pytest.fixture
-def chats(tmp_path):
-    with closing(Chats(tmp_path / "chats.db")) as chats:
-        yield chats
-
-
-@pytest.fixture
 def talk(chats):
     with closing(Talk(chats)) as talk:
         yield talk

@@ -164,10 +164,10 @@ def test_the_status_line_tells_the_model_and_the_load_and_when_the_server_is_gon
     expect(line.locator(".full")).to_contain_text("2,000 of 2,048 tokens")
     page.route("**/status", lambda route: route.abort())
     for _ in range(2):
-        page.evaluate("import('/web/statusline.js').then((line) => line.pollNow())")
+        page.evaluate("import('/web/poll.js').then((poll) => poll.pollNow())")
     expect(line).to_contain_text("cannot be reached")
     page.unroute("**/status")
-    page.evaluate("import('/web/statusline.js').then((line) => line.pollNow())")
+    page.evaluate("import('/web/poll.js').then((poll) => poll.pollNow())")
     expect(line).to_contain_text("idle")
     expect(page.locator("#welcome")).to_contain_text("Everything stays on this computer.")
     expect(page.locator("#offer")).to_be_hidden()

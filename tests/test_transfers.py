@@ -15,12 +15,6 @@ from web.chats import Chats
 
 
 @pytest.fixture
-def chats(tmp_path):
-    with closing(Chats(tmp_path / "chats.db")) as chats:
-        yield chats
-
-
-@pytest.fixture
 def http(chats):
     return client_of(chats)
 

@@ -84,18 +84,9 @@ def branch(chat: Chat) -> list[dict[str, Any]]:
 
 
 def _ours(item: dict[str, Any]) -> Chat:
-    messages = [message for message in _list(item.get("messages")) if isinstance(message, dict)]
+    messages = _messages(item)
     turns = [
-        _Turn(
-            _text(m.get("id")),
-            _text(m.get("parent")) or None,
-            _role(m.get("role")),
-            _text(m.get("content")),
-            _seconds(m.get("created")),
-            _text(m.get("reasoning")),
-            tuple(_files(m.get("files"), "text")),
-        )
-        for m in messages
+        _turn(m, _seconds(m.get("created")), _text(m.get("reasoning")), _files(m.get("files"), "text")) for m in messages
     ]
     facts = {_text(m.get("id")): m.get("facts") for m in messages}
     chat = _chat(item.get("title"), turns, _text(item.get("leaf")), _seconds(item.get("changed")))
@@ -105,17 +96,13 @@ def _ours(item: dict[str, Any]) -> Chat:
 
 
 def _llama_cpp(item: dict[str, Any]) -> Chat:
-    conversation = item["conv"] if isinstance(item["conv"], dict) else {}
-    messages = [message for message in _list(item.get("messages")) if isinstance(message, dict)]
+    conversation, messages = _dict(item["conv"]), _messages(item)
     turns = [
-        _Turn(
-            _text(m.get("id")),
-            _text(m.get("parent")) or None,
-            _role(m.get("role")),
-            _text(m.get("content")),
+        _turn(
+            m,
             _seconds(m.get("timestamp"), 1000),
             _text(m.get("reasoningContent")) or _text(m.get("thinking")),
-            tuple(_files(m.get("extra"), "content")),
+            _files(m.get("extra"), "content"),
         )
         for m in messages
     ]
@@ -125,8 +112,24 @@ def _llama_cpp(item: dict[str, Any]) -> Chat:
     return chat | {"system": system, "pinned": conversation.get("pinned") is True}
 
 
+def _messages(item: dict[str, Any]) -> list[dict[str, Any]]:
+    return [message for message in _list(item.get("messages")) if isinstance(message, dict)]
+
+
+def _turn(message: dict[str, Any], created: float, reasoning: str, files: Iterable[dict[str, str]]) -> _Turn:
+    return _Turn(
+        _text(message.get("id")),
+        _text(message.get("parent")) or None,
+        _role(message.get("role")),
+        _text(message.get("content")),
+        created,
+        reasoning,
+        tuple(files),
+    )
+
+
 def _chatgpt(item: dict[str, Any]) -> Chat:
-    mapping = item["mapping"] if isinstance(item["mapping"], dict) else {}
+    mapping = _dict(item["mapping"])
     turns = [_chatgpt_turn(str(id), node) for id, node in mapping.items() if isinstance(node, dict)]
     return _chat(item.get("title"), turns, _text(item.get("current_node")), _seconds(item.get("update_time")))
 

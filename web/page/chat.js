@@ -19,7 +19,6 @@ let n_local = 0;
 let n_chats = 0;
 let chat = fresh(false);
 
-export { withFiles } from "./answering.js";
 export const GONE = "That chat is no longer there.";
 
 function fresh(isPrivate) {

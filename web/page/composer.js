@@ -1,11 +1,12 @@
 // Where questions are written: the text, the files that go with it, and the reading ahead of both while somebody types.
+import { withFiles } from "./answering.js";
 import { ask as request, call } from "./api.js";
-import { ask, conversation, currentChat, isAnswering, on, withFiles } from "./chat.js";
+import { ask, conversation, currentChat, isAnswering, on } from "./chat.js";
+import { $ } from "./dom.js";
 import { chosen } from "./models.js";
 import { onChange, preference } from "./settings.js";
 import { count, size } from "./words.js";
 
-const $ = (id) => document.getElementById(id);
 const box = $("question");
 const FILE_BYTES = 1e6;
 const LONG_PASTE = 2000; // characters: such a text becomes a file
@@ -20,7 +21,7 @@ let timer = null;
 
 export const draft = () => box.value;
 
-export function setDraft(text) {
+function setDraft(text) {
   box.value = text;
   changed();
 }

@@ -1,11 +1,11 @@
 // The keys of all actions. One list: what is bound is what the dialog shows.
 import { isAnswering, stop } from "./chat.js";
 import { attach, draft, focus } from "./composer.js";
+import { $, made } from "./dom.js";
 import { toEnd } from "./reading.js";
 import { openSettings } from "./settings.js";
 import * as chats from "./sidebar.js";
 
-const $ = (id) => document.getElementById(id);
 const isMac = /Mac|iPhone|iPad/.test(navigator.userAgentData?.platform ?? navigator.platform);
 const SIGNS = { Mod: "⌘", Alt: "⌥", Shift: "⇧", Delete: "⌦", Backspace: "⌫" };
 const WORDS = { Mod: "Ctrl", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc" };
@@ -85,11 +85,7 @@ function openKeys() {
 }
 
 function table([name, keys]) {
-  const element = (tag, textContent, ...inside) => {
-    const node = Object.assign(document.createElement(tag), { textContent });
-    node.append(...inside);
-    return node;
-  };
+  const element = (tag, textContent, ...inside) => made(tag, { textContent }, ...inside);
   const spelled = (key) => key.split("+").map((part) => element("kbd", (isMac && SIGNS[part]) || WORDS[part] || part));
   const rows = keys.map(([key, text]) => element("div", "", element("dt", text), element("dd", "", ...spelled(key))));
   return [element("h3", name), element("dl", "", ...rows)];

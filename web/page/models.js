@@ -1,9 +1,9 @@
 // The models dialog: which models there are and could be, and the one that the chat uses.
 import { cancelDownload, catalog, download, downloads, load, models, remove, sentence } from "./api.js";
+import { $ } from "./dom.js";
 import { pollNow } from "./poll.js";
 import { pace, progressWords, showProgress, size } from "./words.js";
 
-const $ = (id) => document.getElementById(id);
 const rows = new Map(); // by the model's name, or by what was asked for while another model is fetched
 let installed = []; // as the server listed them last, its default first
 let wanted = localStorage.getItem("model"); // the model that was chosen; null: the server's default

@@ -2,10 +2,10 @@
 import { sentence, signIn } from "./api.js";
 import { ask, currentChat, GONE, isAnswering, isEmpty, newChat, on, openChat, stop, titled } from "./chat.js";
 import { focus } from "./composer.js";
+import { $ } from "./dom.js";
 import { lookForModels, openModels, say, showModel } from "./models.js";
 import { pollNow } from "./poll.js";
 
-const $ = (id) => document.getElementById(id);
 const HOVERS = matchMedia("(hover: hover)");
 
 function show() {

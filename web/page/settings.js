@@ -1,10 +1,10 @@
 // How the chat is to be answered: what was chosen in the settings dialog, kept in this browser. null: as the server is set.
 import { ask, sentence } from "./api.js";
+import { $ } from "./dom.js";
 import { chosen } from "./models.js";
 import { onStatus, pollNow } from "./poll.js";
 import { count, size } from "./words.js";
 
-const $ = (id) => document.getElementById(id);
 const KEPT = "settings"; // in localStorage: only what differs from these
 const DEFAULTS = {
   preset: "none",

@@ -2,12 +2,12 @@
 import { sentence } from "./api.js";
 import { currentChat, isAnswering, newChat, on, titled } from "./chat.js";
 import { focus } from "./composer.js";
+import { $, made } from "./dom.js";
 import * as kept from "./history.js";
 import { say } from "./models.js";
 import { onStatus, pollNow } from "./poll.js";
 import { importFiles } from "./transfer.js";
 
-const $ = (id) => document.getElementById(id);
 const list = $("chat-list");
 const menu = $("chat-menu");
 const wanted = $("search");
@@ -26,11 +26,6 @@ let deleted = []; // what can come back: {id, open}
 let timer = null;
 let toast = null;
 
-const element = (tag, fields, ...inside) => {
-  const node = Object.assign(document.createElement(tag), fields);
-  node.append(...inside.filter(Boolean));
-  return node;
-};
 const links = () => [...list.querySelectorAll("a")];
 const linkOf = (id) => links().find(({ dataset }) => dataset.id === id);
 const chatOf = (id) => chats.find((chat) => chat.id === id);
@@ -73,23 +68,23 @@ function draw() {
   const focused = list.contains(document.activeElement) && document.activeElement.closest("li");
   const place = focused && [...list.querySelectorAll("li")].indexOf(focused);
   list.replaceChildren(...Object.entries(Object.groupBy(rows, ({ group }) => group)).flatMap(section));
-  if (!rows.length) list.append(element("p", { textContent: query() ? "Nothing was found." : "No chats yet." }));
+  if (!rows.length) list.append(made("p", { textContent: query() ? "Nothing was found." : "No chats yet." }));
   rove(linkOf(currentChat().id) ?? links()[0]);
   if (focused) (linkOf(focused.dataset.id) ?? links()[place] ?? links().at(-1) ?? wanted).focus();
 }
 
 const section = ([textContent, rows]) => [
-  element("h2", { textContent }),
-  element("ul", { ariaLabel: textContent }, ...rows.map(row)),
+  made("h2", { textContent }),
+  made("ul", { ariaLabel: textContent }, ...rows.map(row)),
 ];
 
 function row({ id, name, snippet, runs, shown }) {
-  const link = element("a", { href: `#${id}`, title: name, ariaCurrent: shown ? "page" : null },
-    runs && element("span", { className: "runs", role: "img", ariaLabel: "Being answered:" }),
-    element("span", { className: "name", textContent: name }),
-    snippet && element("span", { className: "snippet", textContent: snippet }));
+  const link = made("a", { href: `#${id}`, title: name, ariaCurrent: shown ? "page" : null },
+    runs && made("span", { className: "runs", role: "img", ariaLabel: "Being answered:" }),
+    made("span", { className: "name", textContent: name }),
+    snippet && made("span", { className: "snippet", textContent: snippet }));
   const more = { type: "button", className: "quiet", textContent: "⋯", ariaHasPopup: "menu", ariaLabel: `${name}: more` };
-  const node = element("li", { className: shown ? "open" : "" }, link, element("button", more));
+  const node = made("li", { className: shown ? "open" : "" }, link, made("button", more));
   node.dataset.id = link.dataset.id = id;
   return node;
 }
@@ -120,7 +115,7 @@ function openMenu(button) {
   menu.firstElementChild.focus();
 }
 
-const download = (href) => element("a", { href, download: "" }).click();
+const download = (href) => made("a", { href, download: "" }).click();
 const save = (as) => (id) => download(`/api/chats/${id}/export?as=${as}`);
 
 // What can be done with a chat, by its id; each throws ApiError.
@@ -157,7 +152,7 @@ async function rename(id) {
   toggleChats(true);
   const link = linkOf(id);
   if (!link) return; // something else is searched for
-  const box = element("input", { value: nameOf(chatOf(id)), maxLength: 200, ariaLabel: "Title of the chat" });
+  const box = made("input", { value: nameOf(chatOf(id)), maxLength: 200, ariaLabel: "Title of the chat" });
   busy = link.hidden = true;
   link.before(box);
   box.select();
@@ -228,7 +223,7 @@ async function take(files) {
   const { n, failed } = await importFiles(files, tell);
   tell(n);
   for (const { name, message } of failed) {
-    $("chats-said").append(element("span", { className: "error", textContent: `${name}: ${message}` }));
+    $("chats-said").append(made("span", { className: "error", textContent: `${name}: ${message}` }));
   }
   refresh();
 }

@@ -1,17 +1,13 @@
 // The status page: what GET /status tells, again and again, for people.
 import { sentence } from "./api.js";
+import { $, element } from "./dom.js";
 import { lookEvery, onFailure, onStatus, pollNow } from "./poll.js";
 import { count, lasting, pace, percent, size } from "./words.js";
 
-const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const CHART = { height: 150, left: 36, right: 4, top: 10, bottom: 20 };
 const LOOK_MS = 1500; // between two looks
 const STATES = { ok: "All is well.", waking: "The model is being loaded." };
-
-function element(tag, text = "", className = "") {
-  return Object.assign(document.createElement(tag), { textContent: text, className });
-}
 
 function drawn(tag, attributes, text = "") {
   const node = document.createElementNS(SVG, tag);
@@ -23,12 +19,12 @@ function drawn(tag, attributes, text = "") {
 // Names and values; what is not known is left out.
 function list(id, facts) {
   const known = facts.filter(([, value]) => value !== null && value !== undefined);
-  $(id).replaceChildren(...known.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+  $(id).replaceChildren(...known.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
 }
 
 function showNow({ slots, queue, tokens_per_s: rate, answers, requests }) {
   $("rate").textContent = rate.now ? rate.now.toFixed(rate.now < 100 ? 1 : 0) : "0";
-  const all = Array.from({ length: slots.n }, (_, i) => element("span", "", i < slots.busy ? "slot busy" : "slot"));
+  const all = Array.from({ length: slots.n }, (_, i) => element("span", i < slots.busy ? "slot busy" : "slot"));
   $("slots").replaceChildren(...all);
   $("slots").setAttribute("aria-label", `${slots.busy} of ${slots.n} slots are busy`);
   list("now", [
@@ -98,8 +94,8 @@ function showServer({ model, description, context, engine, threads, uptime_s: up
 function showModels(models) {
   const rows = models.map(({ name, state, context, busy, waiting, restarts, worker_bytes: bytes }) => {
     const cells = [state, context ? count(context) : "–", busy, waiting, restarts, bytes ? size(bytes) : "–"];
-    const row = element("tr");
-    row.append(Object.assign(element("th", name), { scope: "row" }), ...cells.map((text) => element("td", text)));
+    const row = element("tr", "");
+    row.append(Object.assign(element("th", "", name), { scope: "row" }), ...cells.map((text) => element("td", "", text)));
     return row;
   });
   $("rows").replaceChildren(...rows);
@@ -123,7 +119,7 @@ onStatus((status) => {
 onFailure((error) => {
   if (error.status !== 401) return say(sentence(error), true);
   say("An API key is needed: ", true);
-  $("state").append(Object.assign(element("a", "the chat page asks for it"), { href: "/" }), ".");
+  $("state").append(Object.assign(element("a", "", "the chat page asks for it"), { href: "/" }), ".");
 });
 lookEvery(LOOK_MS);
 pollNow();

@@ -3,8 +3,6 @@ import { chosen } from "./models.js";
 import { onFailure, onStatus, pollNow } from "./poll.js";
 import { count, pace, percent, size } from "./words.js";
 
-export { onStatus, pollNow };
-
 const line = document.getElementById("status-line");
 const place = document.getElementById("status-facts");
 const FULL = 0.9; // of the context: soon the chat does not fit any more

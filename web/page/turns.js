@@ -1,14 +1,12 @@
 // The turns on the page: questions and answers with what can be done to them. What is to be done is told to `act`.
 import { copyBy } from "./clipboard.js";
+import { $, element } from "./dom.js";
 import { canContinue, facts, thought } from "./live.js";
 import { preference } from "./settings.js";
 import { Writing } from "./writing.js";
 
-const $ = (id) => document.getElementById(id);
 const shown = new Map(); // the turn of each message that has one
 let act = () => {}; // (what, message, ...more)
-
-const element = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
 
 function button(text, label, action) {
   const node = element("button", "quiet", text);
@@ -129,13 +127,13 @@ class Turn {
 class Question extends Turn {
   constructor(message) {
     super(message, "You", "user");
-    const files = message.files ?? [];
-    if (files.length) this.text.before(Object.assign(element("div", "attached"), {}));
-    for (const { name, text } of files) {
+    const attached = element("div", "attached");
+    for (const { name, text } of message.files ?? []) {
       const file = element("details", "file");
       file.append(element("summary", "", name), element("pre", "", text));
-      this.node.querySelector(".attached").append(file);
+      attached.append(file);
     }
+    if (attached.firstChild) this.text.before(attached);
   }
 
   update() {

@@ -1,11 +1,11 @@
 // The first run: the demo model says what it is, and offers the model that suits this machine. One click fetches it, and the
 // page changes over to it, also when it was closed meanwhile.
 import { cancelDownload, catalog, download, downloads, sentence } from "./api.js";
+import { $ } from "./dom.js";
 import { changeOver, chosen, say } from "./models.js";
 import { onStatus } from "./poll.js";
 import { pace, progressWords, showProgress, size } from "./words.js";
 
-const $ = (id) => document.getElementById(id);
 const GOT = "getting"; // in localStorage: the model that was wanted, until the page has changed over to it
 const QUIET_MS = 1000; // the machine is measured for the offer: not while somebody asks already
 let timer = null;

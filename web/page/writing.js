@@ -1,6 +1,7 @@
 // Markdown that grows. The server renders and sanitizes it; blocks that are finished stay, only the tail is rendered again.
 import { ask } from "./api.js";
 import { copyBy } from "./clipboard.js";
+import { element } from "./dom.js";
 
 const PAUSE_MS = 100; // from one rendering of the tail to the next
 const SHARE = 4; // and so many times as long as one takes: the model needs the cores more
@@ -132,8 +133,6 @@ export class Writing {
     if (end > (this.#blocks.at(-1)?.end ?? 0) && !this.#ended) this.#showPlain(end);
   }
 }
-
-const element = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
 
 function decorated(html) {
   const template = document.createElement("template");
