@@ -59,6 +59,7 @@ class Facts:
             "uptime_s": round(self.uptime_s(), 1),
             "chats": getattr(current_app.extensions.get(CHATS), "version", None),
             "demo": default.engine.config.model_path == str(store.DEMO),
+            "needs_key": bool(self._settings.api_keys),
             "defaults": {
                 name: getattr(self._settings, name) for name in ("temperature", "greedy_below", "early_stop", "think_budget")
             },

@@ -52,8 +52,10 @@ class EventStream:
     def _generate(self) -> Iterator[bytes]:
         writer = self._writer
         try:
-            while not self._answer.accept(SILENCE_S):
+            silence_s = 0.0
+            while not self._answer.accept(silence_s):
                 yield comment("the model is being loaded")
+                silence_s = SILENCE_S
             yield from writer.begin()
             for index, what in self._answer:
                 match what:

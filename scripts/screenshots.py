@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from api.pool import Shelf
+from models import catalog
+from models.catalog import Entry
 from tests.browser import QUIET, chromium
 from tests.stub import END, StubServer, stub
 
@@ -48,6 +51,16 @@ def sum_of_odd(n: int) -> int:
 assert all(sum_of_odd(n) == n**2 for n in range(100))
 ```
 """
+FREE_BYTES, READ_BYTES_PER_S = 9.2e9, 15.9e9  # of the machine that the pictures show
+STATUS = {  # what it has done
+    "tokens_per_s": {"now": 27.4, "minutes": [0, 0, 11.2, 14.1, 13.8, 0, 0, 22.5, 27.9, 26.3, 14.2, 0, 3.1, 19.8, 27.4]},
+    "cache": {"hits": 212, "misses": 391, "joined": 9, "entries": 388, "bytes": 911_360, "saved_s": 5210, "hit_rate": 0.361},
+    "prefix": {"known_tokens": 214_332, "read_tokens": 98_120, "known_rate": 0.686},
+    "slots": {"n": 4, "busy": 2},
+    "answers": 612,
+    "requests": 2,
+    "uptime_s": 93_600,
+}
 OTHERS = ("Plan a week of simple dinners", "Translate a letter into French", "What does this error mean?")
 
 
@@ -59,12 +72,35 @@ def said(request: Any) -> Iterator[Any]:
     yield replace(END, n_prompt=41, n_cached=12, n_answer=len(pieces), prompt_s=0.31, answer_s=len(pieces) / 14.2)
 
 
+class Shop(Shelf):
+    """The catalog, for a machine that is always the same."""
+
+    def catalog(self) -> list[dict[str, Any]]:
+        """As clients are told."""
+        return [self._told(*named) for named in catalog.catalog().items()]
+
+    def _told(self, name: str, entry: Entry) -> dict[str, Any]:
+        rate, needs = READ_BYTES_PER_S / entry.bytes, 1.25 * entry.bytes
+        fits = "runs well" if rate > 5 else "slow" if needs < FREE_BYTES else "does not fit"
+        facts = {name: getattr(entry, name) for name in ("bytes", "parameters", "good_for", "licence", "reasoning")}
+        return facts | {
+            "name": name,
+            "fetch": name,
+            "installed": False,
+            "memory_bytes": needs,
+            "available_bytes": FREE_BYTES,
+            "tokens_per_s": rate,
+            "verdict": fits,
+            "recommended": name == "r1-qwen-1.5b",
+        }
+
+
 def main() -> int:
     """The exit code."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        stub(said, "example", chats=Path(folder) / "chats.db", thinking="open") as server,
+        stub(said, "example", chats=Path(folder) / "chats.db", thinking="open", shelf=Shop()) as server,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
@@ -90,7 +126,23 @@ def take(browser: Browser, server: StubServer, scheme: str, name: str, size: dic
     shoot(page, f"chat-{name}-{scheme}")
     page.locator("#open-settings").click()
     shoot(page, f"settings-{name}-{scheme}")
+    page.keyboard.press("Escape")
+    page.locator("#model").click()
+    expect(page.locator(".model").filter(has_text="runs well").first).to_be_visible()
+    shoot(page, f"models-{name}-{scheme}")
+    page.route("**/status", busy)
+    page.goto(f"{server.url}/status")
+    expect(page.locator("#cards")).to_be_visible()
+    shoot(page, f"status-{name}-{scheme}")
     context.close()
+
+
+def busy(route: Route) -> None:
+    """The same server at a busy time."""
+    if route.request.resource_type == "document":
+        route.continue_()
+    else:
+        route.fulfill(json=route.fetch().json() | STATUS)
 
 
 def ask(page: Page, question: str) -> None:

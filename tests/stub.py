@@ -13,7 +13,7 @@ from typing import Any
 
 from api import wsgi
 from api.app import create_app, n_seats
-from api.pool import Model, Pool
+from api.pool import Model, Pool, Shelf
 from api.source import Source
 from engine.request import Accepted, Delta, Event, Finished, Request
 from engine.stream import NOTHING, Begun, Sink, Stream, Work
@@ -34,6 +34,8 @@ class TellingEngine(ScriptedEngine):
         """`thinking`: how its answers begin; see engine.thinking.Thinking."""
         super().__init__()
         self.script, self.thinking = script, thinking
+        self.loaded = threading.Event()  # it takes no request before
+        self.loaded.set()
 
     def submit(self, request: Request, begun: Begun = NOTHING, listener: Sink | None = None) -> Stream:
         left = threading.Event()
@@ -44,6 +46,7 @@ class TellingEngine(ScriptedEngine):
         return stream
 
     def _tell(self, work: Work, left: threading.Event) -> None:
+        self.loaded.wait()
         work.put(Accepted(work.id, 3, self.thinking))
         n = 0
         for what in self.script(work.request):
@@ -68,14 +71,19 @@ class StubServer:
 
 @contextmanager
 def stub(
-    script: Script, name: str = "stub", chats: Path | None = None, thinking: str = "", **settings: Any
+    script: Script,
+    name: str = "stub",
+    chats: Path | None = None,
+    thinking: str = "",
+    shelf: Shelf | None = None,
+    **settings: Any,
 ) -> Iterator[StubServer]:
     """Serves until the block ends. `chats`: the file where they are kept; else none are."""
     listener = listen("127.0.0.1", 0)
     engine = TellingEngine(script, thinking)
     chosen = Settings(**settings)
     kept = Chats(chats) if chats else None
-    app = create_app(chosen, Pool(Model(name, Source(engine))), kept=kept)  # type: ignore[arg-type]
+    app = create_app(chosen, Pool(Model(name, Source(engine)), shelf), kept=kept)  # type: ignore[arg-type]
     server = wsgi.create_server(app, listener, n_seats(chosen))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -28,7 +28,7 @@ ARROWS = {
     "models": {"engine", "models"},
     "convert": {"convert", "engine", "models"},
     "bench": {"bench", "cache", "engine", "models"},
-    "scripts": set(),
+    "scripts": {"api", "models"},
 }
 OTHER_REQUIREMENTS = ("convert/requirements.txt", "tests/checkpoints/requirements.txt", "bench/peers/requirements.txt")
 ONLY_IN = {

@@ -232,14 +232,8 @@ def test_the_page_says_that_a_model_is_being_loaded(dialog):
     press(row(page, OTHER), "Use")
     expect(page.locator("#model")).to_have_text(f"loading {OTHER} …")
     expect(row(page, OTHER).get_by_role("button", name="Loading …")).to_be_focused()
-    page.keyboard.press("Escape")
-    page.route("**/v1/chat/completions", lambda route: held.append(route))
-    ask(page, "hello")
-    expect(answers(page).locator(".facts")).to_have_text("loading the model …")
-    for route in held:
-        route.continue_()
+    held.pop().continue_()
     expect(page.locator("#model")).to_have_text(OTHER)
-    expect(answers(page).locator(".facts")).to_have_text(re.compile("tokens"))
 
 
 def test_a_chosen_model_that_is_gone_gives_way_to_the_default(house, folder, open_page):

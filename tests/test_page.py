@@ -68,6 +68,17 @@ def last_text(page: Page):
     return answers(page).last.locator(".text")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_answer_says_that_its_model_is_still_being_loaded(serve, open_page, tmp_path, kept):
+    server = serve(lambda _: ["Hello."], chats=tmp_path / "chats.db" if kept else None)
+    server.engine.loaded.clear()
+    page = open_page(server)
+    ask(page, "hello")
+    expect(answers(page).locator(".facts")).to_have_text("loading the model …")
+    server.engine.loaded.set()
+    expect(last_text(page)).to_have_text("Hello.")
+
+
 def test_an_answer_is_streamed_with_its_facts_under_it_and_the_chat_goes_on(server, open_page):
     page = open_page(server)
     expect(page.locator("#model")).to_have_text("demo")
@@ -197,7 +208,7 @@ def test_stopping_keeps_the_text_and_stops_the_server_too_and_the_answer_can_go_
         do(page, "Continue answer")
     expect(facts).not_to_contain_text("stopped")
     expect(answers(page)).to_have_count(1)
-    expect(answers(page).locator(".error")).to_have_count(0)
+    expect(answers(page).locator(".error:not(:empty)")).to_have_count(0)
     do(page, "Edit question")  # while it runs: it gives way
     page.get_by_label("Your question").fill("go further")
     page.keyboard.press("Enter")
@@ -242,9 +253,9 @@ def test_an_answer_outlives_a_reload_and_is_taken_up_where_it_was(serve, tmp_pat
     page.keyboard.press("Escape")  # the server is not reached; here it ends all the same
     expect(facts).to_contain_text("stopped")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
-    page.unroute("**/api/answers/**")
-    may_end.set()
-    with page.expect_request(lambda request: request.method == "DELETE"):
+    with page.expect_response(lambda response: response.request.method == "DELETE"):  # the page may ask by itself
+        page.unroute("**/api/answers/**")
+        may_end.set()
         page.evaluate(POLL)
 
 
@@ -297,6 +308,20 @@ def test_markdown_is_rendered_as_it_grows_and_what_is_wide_scrolls_inside_itself
     assert page.evaluate("navigator.clipboard.readText()") == "def one():\n    return 1\n"
     expect(page.locator(".user .text")).to_have_text("<b>write</b>")
     assert page.title() == "<b>write</b> · Linnet"
+
+
+@pytest.mark.parametrize("touch", [True, False])
+def test_a_link_shows_where_it_goes_also_to_who_has_no_mouse(serve, open_page, touch):
+    page = open_page(serve(lambda _: ["[your bank](https://evil.example/x)"]), has_touch=touch, is_mobile=touch)
+    ask(page, "where?")
+    ended(page)
+    link = last_text(page).get_by_role("link", name="your bank")
+    shown = "(link) => getComputedStyle(link, '::after').content"
+    assert touch or link.evaluate(shown) == "none"
+    if not touch:
+        link.focus()
+    assert "evil.example" in link.evaluate(shown) or "data-host" in link.evaluate(shown)
+    assert link.get_attribute("data-host") == "evil.example"
 
 
 def test_awkward_answers_are_told_in_the_turn_that_they_belong_to(serve, tmp_path, open_page):
@@ -454,7 +479,7 @@ def test_the_page_may_load_and_call_only_its_own_server(server, open_page):
     assert "unsafe" not in policy
 
 
-def test_a_server_with_a_key_asks_for_it_once(open_page):
+def test_a_server_with_a_key_asks_for_it_once_and_again_after_signing_out(open_page):
     server = Server("--api-key", "sésame“")
     page = open_page(server)
     page.get_by_role("textbox", name="API key").fill("wrong")
@@ -467,6 +492,10 @@ def test_a_server_with_a_key_asks_for_it_once(open_page):
     ended(page)
     page.reload()
     expect(page.locator("#model")).to_have_text("demo")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("textbox", name="API key")).to_be_visible()
+    assert page.request.get(f"{server.url}/status").status == 401
     server.end()
 
 

@@ -217,7 +217,7 @@ def test_both_ask_for_the_key_and_the_version_of_the_chats_is_that_of_their_stor
     assert [http.get(path, headers=key).status_code for path in ("/status", "/metrics")] == [200, 200]
     http.get("/nowhere/at/all")
     status = http.get("/status", headers=key).get_json()
-    assert (status["chats"], status["model"], status["demo"]) == (7, "fake", False)
+    assert (status["chats"], status["model"], status["demo"], status["needs_key"]) == (7, "fake", False, True)
     told = numbers(http.get("/metrics", headers=key).text)
     assert told["linnet_http_requests_total method=GET route=/status status=401"] == 1
     assert told["linnet_http_requests_total method=GET route=none status=401"] == 1

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+from urllib.parse import urlsplit
 
 import nh3
 import pygments
@@ -100,7 +101,7 @@ CLEANER = nh3.Cleaner(
         *MATH,
     },
     clean_content_tags={"script", "style", "template", "noscript"},
-    attributes={"a": {"href", "title"}, "ol": {"start"}} | {tag: set(MATH_ATTRIBUTES) for tag in MATH},
+    attributes={"a": {"href", "title", "data-host"}, "ol": {"start"}} | {tag: set(MATH_ATTRIBUTES) for tag in MATH},
     tag_attribute_values={"pre": {"data-language": set(LANGUAGES.values())}},
     set_tag_attribute_values={"a": {"target": "_blank"}},
     allowed_classes={
@@ -200,7 +201,7 @@ def _tasks_and_sides(state: StateCore) -> None:
 class _Renderer(RendererHTML):
     def link_open(self, tokens: Sequence[Token], i: int, options: Any, env: Any) -> str:
         env["in_link"] = True
-        return _link(str(tokens[i].attrs["href"]))
+        return _link(str(tokens[i].attrs["href"]), told=tokens[i].info == "auto")
 
     def link_close(self, tokens: Sequence[Token], i: int, options: Any, env: Any) -> str:
         env["in_link"] = False
@@ -223,8 +224,18 @@ class _Renderer(RendererHTML):
         return "</table></div>\n"
 
 
-def _link(address: str) -> str:
-    return f'<a href="{escape(address)}" title="{escape(address)}">'
+def _link(address: str, told: bool = False) -> str:
+    """`told`: its text is the address. Else the page shows the host to those who have no mouse, who never see a title."""
+    host = "" if told else f' data-host="{escape(_host(address))}"'
+    return f'<a href="{escape(address)}" title="{escape(address)}"{host}>'
+
+
+def _host(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address
+    return parts.hostname or parts.path
 
 
 @functools.lru_cache(64)  # finished code in an answer that grows

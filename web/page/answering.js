@@ -1,7 +1,5 @@
 // One answer, from the request to its end: asked for, followed, and asked for again with less where the context is full.
-import { modelState } from "./api.js";
 import { begin, fold } from "./live.js";
-import { chosen } from "./models.js";
 import { options, preference, systemPrompt } from "./settings.js";
 
 const DICED = 0.7; // the temperature of another answer to the same question, which would be the same one without dice
@@ -38,7 +36,6 @@ export function conversation(chat, end, continued) {
 // Writes the answer into `message`, which stands in the chat's tree below the question; `show` is called as it grows. `how`:
 // {afresh, another, continues}. Throws ApiError. Aborting the signal only ends the following.
 export async function answerTo(chat, question, message, how, signal, show) {
-  const told = tellOfLoading(message, signal, show);
   for (;;) {
     try {
       await begun(chat, question, message, how);
@@ -52,8 +49,6 @@ export async function answerTo(chat, question, message, how, signal, show) {
         message.local = true;
       }
       show();
-    } finally {
-      clearTimeout(told.timer);
     }
   }
 }
@@ -95,19 +90,4 @@ function leaveOut(chat, question, message) {
   chat.from = path[next].id;
   message.note = `The first ${next} turns were left out: the context is full.`;
   return true;
-}
-
-// The stream keeps quiet while the model is loaded, which may take a minute; so it is asked for.
-function tellOfLoading(message, signal, show) {
-  const told = { timer: null };
-  const look = async () => {
-    const state = await modelState(chosen() ?? "default").catch(() => "loaded"); // the answer itself will say what is wrong
-    if (signal.aborted || message.live.first !== null || message.state !== "running") return;
-    if (state === "loaded" && !message.live.waits.startsWith("loading")) return;
-    message.live.waits = state === "loaded" ? "" : "loading the model …";
-    show();
-    told.timer = setTimeout(look, 1000);
-  };
-  told.timer = setTimeout(look, 300);
-  return told;
 }

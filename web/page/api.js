@@ -24,28 +24,23 @@ export async function ask(path, method = "GET", body) {
   const response = await call(path, { method, body: body && JSON.stringify(body) });
   return response.status === 204 ? null : response.json();
 }
-const named = (name) => `/v1/models/${encodeURIComponent(name)}`;
 
 // The installed models, each with its state; the server's default is the first.
 export const models = async () => (await ask("/v1/models")).data;
-export const modelState = async (name) => (await ask(named(name))).state;
 // Those and the ones that could be fetched, with what is known of each.
 export const catalog = async () => (await ask("/models/catalog")).data;
 // Returns when it is loaded. `force`: even if it does not fit or would be very slow.
 export const load = (model, force) => ask("/models/load", "POST", { model, force });
-export const remove = (name) => ask(named(name), "DELETE");
+export const remove = (name) => ask(`/v1/models/${encodeURIComponent(name)}`, "DELETE");
 export const downloads = async () => (await ask("/models/download")).downloads;
 export const cancelDownload = (model) => ask("/models/download", "DELETE", { model });
 
 // Yields the progress of a download, which is begun if it does not run yet. It goes on when nobody watches.
 export async function* download(model) {
   const response = await call("/models/download", { method: "POST", body: JSON.stringify({ model }) });
-  for await (const { data } of events(response.body)) {
-    if (!data) continue;
-    const progress = JSON.parse(data);
-    if (progress.error) throw new ApiError(500, progress.error);
-    yield progress;
-    if (progress.state === "installed") return;
+  for await (const { chunk: progress } of events(response.body)) {
+    if (progress) yield progress;
+    if (progress?.state === "installed") return;
   }
   throw new ApiError(500, { message: "The connection to the server was lost; the download may go on there." });
 }
@@ -65,18 +60,16 @@ export async function* answer(request, signal, afresh = false) {
 
 // Yields {id, chunk} and {comment}. Throws ApiError, with the code "connection_lost" where the stream has no end.
 export async function* chunks(response) {
-  for await (const { id, data, comment } of events(response.body)) {
-    if (data === "[DONE]") return;
-    const chunk = data && JSON.parse(data);
-    if (chunk?.error) throw new ApiError(500, chunk.error);
-    yield data ? { id, chunk } : { comment };
+  for await (const event of events(response.body)) {
+    if (event.chunk === null) return;
+    yield event;
   }
   const message = "The connection to the server was lost in the middle of the answer.";
   throw new ApiError(500, { message, code: "connection_lost" });
 }
 
-// An event stream: {id, data} for each event (its data is one line here) and {comment}. A read can end anywhere: in a line,
-// even inside a character.
+// An event stream: {id, chunk} for each event (its data is one line here; null: the end) and {comment}. Throws the server's
+// error. A read can end anywhere: in a line, even inside a character.
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -88,8 +81,14 @@ async function* events(body) {
     rest = lines.pop();
     for (const line of lines) {
       if (line.startsWith("id: ")) id = Number(line.slice(4));
-      else if (line.startsWith("data: ")) yield { id, data: line.slice(6) };
+      else if (line.startsWith("data: ")) yield { id, chunk: parsed(line.slice(6)) };
       else if (line.startsWith(": ")) yield { comment: line.slice(2) };
     }
   }
+}
+
+function parsed(data) {
+  const chunk = data === "[DONE]" ? null : JSON.parse(data);
+  if (chunk?.error) throw new ApiError(500, chunk.error);
+  return chunk;
 }

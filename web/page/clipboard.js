@@ -1,8 +1,9 @@
 // Copies a text, also where the page came over plain HTTP from another computer and has no clipboard of its own.
+import { made } from "./dom.js";
 
-export async function copy(text) {
+async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const box = Object.assign(document.createElement("textarea"), { value: text, className: "hidden" });
+  const box = made("textarea", { value: text, className: "hidden" });
   const focused = document.activeElement;
   (document.querySelector("dialog[open]") ?? document.body).append(box);
   box.select();
@@ -13,8 +14,8 @@ export async function copy(text) {
 
 // The button says for a moment that it has done so.
 export async function copyBy(button, text) {
-  const label = button.textContent;
   if (button.dataset.said) return;
+  const label = button.textContent;
   button.dataset.said = "yes";
   button.textContent = await copy(text).then(() => "Copied", () => "Not allowed");
   setTimeout(() => {

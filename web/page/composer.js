@@ -2,7 +2,7 @@
 import { withFiles } from "./answering.js";
 import { ask as request, call } from "./api.js";
 import { ask, conversation, currentChat, isAnswering, on } from "./chat.js";
-import { $ } from "./dom.js";
+import { $, button, element, made, when } from "./dom.js";
 import { chosen } from "./models.js";
 import { onChange, preference } from "./settings.js";
 import { count, size } from "./words.js";
@@ -19,16 +19,7 @@ let answering = false;
 let ahead = null; // the reading that is under way
 let timer = null;
 
-export const draft = () => box.value;
-
-function setDraft(text) {
-  box.value = text;
-  changed();
-}
-
-export const clear = () => setDraft("");
 export const focus = () => box.focus();
-export const attach = () => $("attach-files").click();
 
 function changed() {
   $("send").disabled = !box.value.trim() && !files.length;
@@ -93,26 +84,19 @@ function setFiles(all) {
 }
 
 function row(file) {
-  const node = document.createElement("li");
-  const amount = Object.assign(document.createElement("span"), { className: "facts" });
-  const button = (textContent, ariaLabel, act) => {
-    const fields = { type: "button", className: "quiet", textContent, ariaLabel };
-    node.append(Object.assign(document.createElement("button"), fields));
-    node.lastChild.addEventListener("click", () => {
-      setFiles(files.filter((other) => other !== file));
-      focus();
-      act?.();
-    });
-  };
-  amount.textContent = size(file.text.length);
+  const amount = element("span", "facts", size(file.text.length));
   countTokens(file, amount);
-  node.append(file.name, amount);
-  if (file.pasted) button("Insert as text", null, () => {
+  const without = (act = () => {}) => () => {
+    setFiles(files.filter((other) => other !== file));
+    focus();
+    act();
+  };
+  const insert = without(() => {
     box.setRangeText(file.text, box.selectionStart, box.selectionEnd, "end");
     changed();
   });
-  button("×", `Remove ${file.name}`);
-  return node;
+  const remove = button("×", without(), { ariaLabel: `Remove ${file.name}` });
+  return made("li", {}, file.name, amount, file.pasted && button("Insert as text", insert), remove);
 }
 
 async function countTokens(file, amount) {
@@ -166,7 +150,7 @@ function dragged(event) {
 // Enter that ends the composition of a Chinese or Japanese word must not send; Safari tells it only by the old code.
 const composing = (event) => event.isComposing || event.keyCode === 229;
 
-$("composer").addEventListener("submit", async (event) => {
+when("composer", "submit", async (event) => {
   event.preventDefault();
   const text = box.value.trim();
   if ((!text && !files.length) || isAnswering()) return;
@@ -182,20 +166,20 @@ $("composer").addEventListener("submit", async (event) => {
   keep("text", text, at); // it is still a draft there
   keep("files", given.length ? JSON.stringify(given) : "", at);
 });
-box.addEventListener("input", changed);
-box.addEventListener("paste", pasted);
-box.addEventListener("keydown", (event) => {
+when(box, "input", changed);
+when(box, "paste", pasted);
+when(box, "keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || composing(event)) return;
   event.preventDefault();
   $("composer").requestSubmit();
 });
-$("attach").addEventListener("click", attach);
-$("attach-files").addEventListener("change", ({ target }) => {
+when("attach", "click", () => $("attach-files").click());
+when("attach-files", "change", ({ target }) => {
   addFiles([...target.files]);
   target.value = "";
 });
-for (const type of ["dragover", "drop"]) document.addEventListener(type, dragged);
-document.addEventListener("dragleave", ({ relatedTarget }) => relatedTarget ?? document.body.classList.remove("dropping"));
+for (const type of ["dragover", "drop"]) when(document, type, dragged);
+when(document, "dragleave", ({ relatedTarget }) => relatedTarget ?? document.body.classList.remove("dropping"));
 on("change", show);
 onChange(readAhead);
 changed();

@@ -8,4 +8,26 @@ export function made(tag, fields, ...inside) {
   return node;
 }
 
-export const element = (tag, className, textContent = "") => made(tag, { className, textContent });
+export const element = (tag, className = "", textContent = "") => made(tag, { className, textContent });
+
+export function button(textContent, act, fields) {
+  const node = made("button", { type: "button", className: "quiet", textContent, ...fields });
+  when(node, "click", act);
+  return node;
+}
+
+// `target`: a node, or the id of one.
+export const when = (target, event, act, options) =>
+  (target.addEventListener ? target : $(target)).addEventListener(event, act, options);
+
+// What is equal is neither laid out nor read aloud anew.
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// Makes these the children, and moves only what is not in its place: a moved node loses the focus.
+export function place(parent, nodes) {
+  const stay = new Set(nodes);
+  for (const node of [...parent.children]) if (!stay.has(node)) node.remove();
+  nodes.forEach((node, i) => parent.children[i] !== node && parent.insertBefore(node, parent.children[i] ?? null));
+}

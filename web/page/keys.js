@@ -1,50 +1,47 @@
 // The keys of all actions. One list: what is bound is what the dialog shows.
 import { isAnswering, stop } from "./chat.js";
-import { attach, draft, focus } from "./composer.js";
-import { $, made } from "./dom.js";
-import { toEnd } from "./reading.js";
-import { openSettings } from "./settings.js";
-import * as chats from "./sidebar.js";
+import { focus } from "./composer.js";
+import { $, made, when } from "./dom.js";
+import { act as actOn, idOf, search } from "./sidebar.js";
 
-const isMac = /Mac|iPhone|iPad/.test(navigator.userAgentData?.platform ?? navigator.platform);
-const SIGNS = { Mod: "⌘", Alt: "⌥", Shift: "⇧", Delete: "⌦", Backspace: "⌫" };
-const WORDS = { Mod: "Ctrl", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc" };
+const isMac = /Mac|iPhone|iPad/i.test(navigator.userAgentData?.platform ?? navigator.platform); // "macOS", "MacIntel"
+const SIGNS = { Mod: "Ctrl", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc" };
+if (isMac) Object.assign(SIGNS, { Mod: "⌘", Alt: "⌥", Shift: "⇧", Delete: "⌦", Backspace: "⌫" });
 const WRITES = "input:not([type=checkbox], [type=range]), textarea, select";
-const ofChat = (what) => (event) => chats.act(what, chats.idOf(event));
-const click = (id) => () => $(id).click();
+const ofChat = (what) => (event) => actOn(what, idOf(event));
 const last = (selector) => [...document.querySelectorAll(`#turns ${selector}`)].at(-1)?.click();
 const press = (selector) => () => last(selector);
 // What is done with a turn, where no answer runs.
 const button = (of, ...acts) => () => isAnswering() || last(`${of} :is(${acts.map((act) => `[data-act=${act}]`)})`);
 
 // The arrows: not where something is written, or scrolled by them.
-const branch = (name) => () => last(`.branches [aria-label="${name}"]:enabled`);
-const free = ({ target }) => target.matches("body, main, .branches *") || (target.id === "question" && !draft());
+const branch = (name) => press(`.branches [aria-label="${name}"]:enabled`);
+const free = ({ target }) => target.matches("body, main, .branches *") || (target.id === "question" && !target.value);
 const unwritten = ({ target }) => !target.matches(WRITES);
 const inList = ({ target }) => target.closest("#chat-list") && unwritten({ target });
 
-// [key, what it does, act, when]. Without an act: told here, done elsewhere.
+// [key, what it does, act, where]. The act may be the id of what is clicked; without one it is told here, and done elsewhere.
 const KEYS = {
   Chats: [
-    ["Mod+Shift+O", "New chat", click("new-chat")],
-    ["Alt+P", "New private chat", chats.newPrivate],
-    ["Mod+K", "Search the chats", chats.search],
-    ["Mod+B", "Show or hide the chats", () => chats.toggleChats()],
+    ["Mod+Shift+O", "New chat", "new-chat"],
+    ["Alt+P", "New private chat", "new-private"],
+    ["Mod+K", "Search the chats", search],
+    ["Mod+B", "Show or hide the chats", "open-chats"],
     ["F2", "Rename the chat", ofChat("rename")],
     ["Alt+N", "Pin the chat, or unpin it", ofChat("pin")],
     ["Mod+Shift+Backspace", "Delete the chat", ofChat("remove")],
     ["Delete", "Delete the chat chosen in the list", ofChat("remove"), inList],
-    ["Alt+Z", "Undo the deletion", chats.undo],
+    ["Alt+Z", "Undo the deletion", "undo"],
     ["Alt+S", "Save the chat as Markdown", ofChat("markdown")],
     ["Alt+J", "Save the chat as JSON", ofChat("json")],
-    ["Alt+A", "Save all chats", chats.exportAll],
-    ["Alt+I", "Import chats", chats.chooseImport],
+    ["Alt+A", "Save all chats", "export-all"],
+    ["Alt+I", "Import chats", "import"],
   ],
   Message: [
     ["Enter", "Send"],
     ["Shift+Enter", "Break the line"],
     ["/", "Write", focus, unwritten],
-    ["Alt+U", "Attach text files", attach],
+    ["Alt+U", "Attach text files", "attach"],
     ["Alt+E", "Edit the last question", button(".user", "edit")],
     ["Alt+Shift+C", "Copy the last question", button(".user", "copy")],
     ["Alt+L", "Delete the last question", button(".user", "delete")],
@@ -59,16 +56,15 @@ const KEYS = {
     ["Alt+Shift+L", "Delete the last answer", button(".assistant", "delete")],
     ["ArrowLeft", "Earlier version", branch("Earlier version"), free],
     ["ArrowRight", "Later version", branch("Later version"), free],
-    ["Alt+End", "To the end", toEnd],
+    ["Alt+End", "To the end", "to-end"],
   ],
   Page: [
-    ["Alt+M", "Models", click("model")],
-    ["Mod+,", "Settings", openSettings],
-    ["Mod+/", "These keys, everywhere", openKeys],
-    ["?", "These keys, outside of texts", openKeys, unwritten],
+    ["Alt+M", "Models", "model"],
+    ["Mod+,", "Settings", "open-settings"],
+    ["Mod+/", "These keys, everywhere", "open-keys"],
+    ["?", "These keys, outside of texts", "open-keys", unwritten],
   ],
 };
-const bound = new Map(Object.values(KEYS).flat().filter(([, , act]) => act).map((entry) => [entry[0], entry]));
 
 // As it stands in the list. Letters are told by their place where Alt, or another alphabet, makes something else of them.
 function keyOf({ key, code, shiftKey, altKey, ctrlKey, metaKey }) {
@@ -80,23 +76,25 @@ function keyOf({ key, code, shiftKey, altKey, ctrlKey, metaKey }) {
 }
 
 function openKeys() {
-  if (!$("keys-list").children.length) $("keys-list").append(...Object.entries(KEYS).flatMap(table));
+  $("keys-list").replaceChildren(...Object.entries(KEYS).flatMap(table));
   $("keys").showModal();
 }
 
 function table([name, keys]) {
-  const element = (tag, textContent, ...inside) => made(tag, { textContent }, ...inside);
-  const spelled = (key) => key.split("+").map((part) => element("kbd", (isMac && SIGNS[part]) || WORDS[part] || part));
-  const rows = keys.map(([key, text]) => element("div", "", element("dt", text), element("dd", "", ...spelled(key))));
-  return [element("h3", name), element("dl", "", ...rows)];
+  const spelled = (key) => key.split("+").map((part) => made("kbd", {}, SIGNS[part] ?? part));
+  const rows = keys.map(([key, text]) => made("div", {}, made("dt", {}, text), made("dd", {}, ...spelled(key))));
+  return [made("h3", {}, name), made("dl", {}, ...rows)];
 }
 
-document.addEventListener("keydown", (event) => {
-  if (event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
-  if (event.getModifierState("AltGraph")) return;
-  const [, , act, when = () => true] = bound.get(keyOf(event)) ?? [];
-  if (!act || !when(event)) return;
+when(document, "keydown", (event) => {
+  const taken = event.isComposing || event.defaultPrevented || event.getModifierState("AltGraph");
+  if (taken || document.querySelector("dialog[open]")) return;
+  const pressed = keyOf(event);
+  const fits = ([key, , act, where]) => key === pressed && act && (!where || where(event));
+  const [, , act] = Object.values(KEYS).flat().find(fits) ?? [];
+  if (!act) return;
   event.preventDefault();
-  act(event);
+  if (typeof act === "string") $(act).click();
+  else act(event);
 });
-$("open-keys").addEventListener("click", openKeys);
+when("open-keys", "click", openKeys);

@@ -1,7 +1,7 @@
 // An answer as it comes: its message grows with each event, and says what it waits for. Pure, but for the clock.
+import { count } from "./words.js";
 
 const s = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`);
-const count = (n) => n.toLocaleString("en");
 
 // What is known only while it runs. `since`: when it was asked for, in ms of performance.now().
 export function begin(message, since = performance.now()) {

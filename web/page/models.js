@@ -1,17 +1,15 @@
-// The models dialog: which models there are and could be, and the one that the chat uses.
+// The models: which there are and could be, in the dialog and where else they are shown, and the one that the chat uses.
 import { cancelDownload, catalog, download, downloads, load, models, remove, sentence } from "./api.js";
-import { $ } from "./dom.js";
+import { $, made, place, when, write } from "./dom.js";
+import { ModelView } from "./modelview.js";
 import { pollNow } from "./poll.js";
-import { pace, progressWords, showProgress, size } from "./words.js";
+import { progressWords, size } from "./words.js";
 
 const rows = new Map(); // by the model's name, or by what was asked for while another model is fetched
 let installed = []; // as the server listed them last, its default first
 let wanted = localStorage.getItem("model"); // the model that was chosen; null: the server's default
 let settled = wanted; // the last choice that is not still being loaded
 let known = []; // the catalog as it was last told
-
-const BAD = ["too slow", "does not fit"];
-const STATES = { loaded: "loaded", loading: "loading …", unloaded: "installed", failed: "could not be loaded" };
 
 export const chosen = () => wanted;
 
@@ -29,6 +27,12 @@ export async function lookForModels() {
     settled = null;
   }
   showCurrent();
+}
+
+// The model that suits this machine, if there is one. Throws ApiError.
+export async function recommended() {
+  known = await catalog();
+  return known.find((entry) => entry.recommended);
 }
 
 // `denied` is called if the server wants a key first.
@@ -57,67 +61,64 @@ async function refresh(denied = () => {}) {
   try {
     await lookForModels();
     known = await catalog();
-    $("models-error").textContent = "";
+    write($("models-error"), "");
   } catch (error) {
     if (error.status === 401) {
       $("models").close();
       return denied();
     }
-    $("models-error").textContent = sentence(error);
+    write($("models-error"), sentence(error));
   }
   const names = new Set([...known.map(({ name }) => name), ...installed.map(({ id }) => id)]);
-  for (const name of names) rowNamed(name).entry = known.find((entry) => entry.name === name) ?? { name, installed: true };
-  for (const [name, row] of rows) if (!names.has(name) && !row.progress && !row.error) rows.delete(name);
-  place([...names, ...[...rows.keys()].filter((name) => !names.has(name))].map((name) => rows.get(name).node));
+  for (const [name, row] of rows) if (!names.has(name) && !row.following && !row.error) rows.delete(name);
+  const list = $("models-list");
+  const focused = list.contains(document.activeElement);
+  place(list, [...new Set([...names, ...rows.keys()])].map((name) => rowNamed(name).node));
+  if (focused && !list.contains(document.activeElement)) list.focus();
   for (const row of rows.values()) row.show();
 }
 
-// Moves only what is not in its place: a moved node loses the focus.
-function place(nodes) {
-  const list = $("models-list");
-  const focused = list.contains(document.activeElement);
-  for (const node of [...list.children]) if (!nodes.includes(node)) node.remove();
-  nodes.forEach((node, i) => list.children[i] !== node && list.insertBefore(node, list.children[i] ?? null));
-  if (focused && !list.contains(document.activeElement)) list.focus();
-}
-
-function rowNamed(name) {
+export function rowNamed(name) {
   if (!rows.has(name)) rows.set(name, new Row(name));
   return rows.get(name);
 }
 
 // The row that the download of this belongs to.
-function rowOf(model) {
-  const row = [...rows.values()].find(({ entry }) => entry.fetch === model) ?? rowNamed(model);
-  if (!row.node.isConnected) $("models-list").append(row.node);
-  return row;
-}
+const rowOf = (model) => rowNamed(known.find(({ fetch }) => fetch === model)?.name ?? model);
 
-// Begins a download, or joins the one that runs.
-async function follow(row, model = row.entry.fetch ?? row.name) {
-  if (row.progress) return;
+// Begins a download, or joins the one that runs. Returns the name of the model that is there then; null: none is.
+export const follow = (row, model = row.entry.fetch ?? row.name) => (row.following ??= watch(row, model));
+
+async function watch(row, model) {
+  let name = null;
   row.goesOn({ model, state: "listing", bytes: 0, total_bytes: null });
   try {
     for await (const progress of download(model)) row.goesOn(progress);
-    tell(`${row.progress.name} is installed.`);
+    ({ name } = row.progress);
+    rename(row, name);
+    tell(`${name} is installed.`);
   } catch (error) {
     if (error.code !== "download_cancelled") row.error = sentence(error);
   }
-  row.progress = null;
-  row.show();
+  row.following = null;
   await refresh();
+  row.progress = null; // only now: else the model would be neither on its way nor there for a moment
+  row.show();
+  return name;
 }
 
-const cancel = (row) => row.trying("cancelling", () => cancelDownload(row.progress.model));
+// A model may be called otherwise once it is there. Its row stays where it is, with the focus.
+function rename(row, name) {
+  if (rows.has(name)) return;
+  rows.delete(row.name);
+  row.name = name;
+  rows.set(name, row);
+}
 
 // The model for the chat from now on. One that cannot be loaded gives way to the one before.
 async function use(row, force = false) {
   choose(row.name);
-  const done = await row.trying("loading", () => load(row.name, force), (error) => {
-    if (error.code !== "model_needs_force") return false;
-    row.ask(error.message, "Load it all the same", () => use(row, true));
-    return true;
-  });
+  const done = await row.trying("loading", () => load(row.name, force));
   if (wanted === row.name) {
     if (done) settled = wanted;
     else choose(settled);
@@ -139,54 +140,72 @@ export async function changeOver(name) {
   return done;
 }
 
+function askToDelete(row) {
+  const room = row.entry.bytes ? ` (${size(row.entry.bytes)})` : "";
+  row.ask(`Delete the file of ${row.name}${room} from this computer?`, "Delete it", () => drop(row));
+}
+
 async function drop(row) {
   if (!(await row.trying("deleting", () => remove(row.name)))) return;
   tell(`${row.name} is deleted.`);
   await refresh();
 }
 
-// Said to those who do not see the page; progress is not: it would never end.
-const tell = (text) => ($("models-said").textContent = text);
+// What a click on a part of a row does.
+const ACTS = {
+  use,
+  fetch: follow,
+  cancel: (row) => row.trying("cancelling", () => cancelDownload(row.progress.model)),
+  drop: askToDelete,
+  yes: (row) => row.settle(row.question.act),
+  no: (row) => row.settle(),
+};
 
-function write(node, text) {
-  node.textContent = text;
-  node.hidden = !text;
-}
+// Said to those who do not see the page; progress is not: it would never end. Behind an open dialog nothing is read aloud.
+const tell = (text) => write($($("models").open ? "models-said" : "spoken"), text);
 
-function facts({ bytes, parameters: n, licence, reasoning }) {
-  const count = n && (n < 1e9 ? `${Math.round(n / 1e6)} M parameters` : `${(n / 1e9).toFixed(1)} B parameters`);
-  return [bytes && size(bytes), count, licence, reasoning && "thinks aloud"].filter(Boolean);
-}
-
-function verdictFacts({ verdict, tokens_per_s: rate, memory_bytes: needs, available_bytes: free }) {
-  const speed = rate && `about ${pace(rate)}`;
-  const memory = needs && `needs ${size(needs)} of memory${free ? `; ${size(free)} free` : ""}`;
-  return [verdict !== "unknown" && verdict, speed, memory].filter(Boolean);
-}
-
-// One model. Its parts are only hidden, shown and written anew, so that nothing jumps or loses the focus.
+// One model, as it is shown in the dialog and perhaps elsewhere.
 class Row {
+  progress = null; // of its download
+  following = null; // the promise of its end
+  doing = ""; // what the server was asked to do and has not done yet
+  error = "";
+  question = null; // {text, yes, act}
+  views = [];
+
   constructor(name) {
     this.name = name;
-    this.entry = { name };
-    this.progress = null; // of its download
-    this.doing = ""; // what the server was asked to do and has not done yet
-    this.error = "";
-    this.node = $("model-row").content.firstElementChild.cloneNode(true);
-    this.part = Object.fromEntries([...this.node.querySelectorAll("[data-part]")].map((node) => [node.dataset.part, node]));
-    const { actions, question } = this.part;
-    this.part.name.id = `model-${crypto.getRandomValues(new Uint32Array(1))}`;
-    for (const button of actions.children) button.setAttribute("aria-describedby", this.part.name.id); // each row has them
-    const answered = { yes: () => this.#settle(this.act), no: () => this.#settle() };
-    const acts = { use, fetch: () => follow(this), cancel, drop: () => this.#askToDelete(), ...answered };
-    this.node.addEventListener("click", ({ target }) => {
-      if (target.getAttribute("aria-disabled") !== "true") acts[target.dataset.part]?.(this);
-    });
-    question.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
-      event.preventDefault(); // else it closes the dialog
-      this.#settle();
-    });
+    this.node = made("li", { className: "model" });
+    $("models-list").append(this.node);
+    this.showIn(this.node);
+  }
+
+  // In the catalog.
+  get entry() {
+    return known.find(({ name }) => name === this.name) ?? { installed: this.state !== undefined };
+  }
+
+  get state() {
+    return installed.find(({ id }) => id === this.name)?.state;
+  }
+
+  get isChosen() {
+    return current() === this.name;
+  }
+
+  get isDefault() {
+    return installed[0]?.id === this.name;
+  }
+
+  // `acts`: where a click does something else in this place.
+  showIn(node, acts) {
+    this.views.push(new ModelView(this, node, { ...ACTS, ...acts }));
+    this.show();
+  }
+
+  show() {
+    if (this.isChosen) showCurrent();
+    for (const view of this.views) view.show(this);
   }
 
   // How its download stands.
@@ -197,8 +216,8 @@ class Row {
     this.show();
   }
 
-  // Does it and tells whether that went well. `known` may deal with an error itself.
-  async trying(doing, act, known = () => false) {
+  // Does it and tells whether that went well.
+  async trying(doing, act) {
     if (this.doing) return false;
     this.doing = doing;
     this.error = "";
@@ -207,7 +226,8 @@ class Row {
       await act();
       return true;
     } catch (error) {
-      if (!known(error)) this.error = sentence(error);
+      if (error.code === "model_needs_force") this.ask(error.message, "Load it all the same", () => use(this, true));
+      else this.error = sentence(error);
       return false;
     } finally {
       this.doing = "";
@@ -216,77 +236,23 @@ class Row {
   }
 
   ask(text, yes, act) {
-    const { asked, question } = this.part;
-    asked.textContent = text;
-    question.setAttribute("aria-label", text);
-    this.part.yes.textContent = yes;
-    this.act = act;
-    question.hidden = false;
-    if ($("models").open) this.part.no.focus();
+    this.question = { text, yes, act };
+    this.show();
+    if ($("models").open) this.views[0].part.no.focus();
   }
 
-  show() {
-    const { name, tags, purpose, about, verdict, actions, fault } = this.part;
-    const focused = document.activeElement;
-    const state = installed.find(({ id }) => id === this.name)?.state;
-    const mine = current() === this.name;
-    if (mine) showCurrent();
-    name.textContent = this.name;
-    write(tags, [this.entry.recommended && "recommended", mine && "in use", STATES[state]].filter(Boolean).join(" · "));
-    write(purpose, this.entry.good_for ?? "");
-    write(about, facts(this.entry).join(" · "));
-    write(verdict, verdictFacts(this.entry).join(" · "));
-    verdict.classList.toggle("bad", BAD.includes(this.entry.verdict));
-    write(fault, this.error);
-    this.#showProgress();
-    this.#showActions(state, mine);
-    if (this.node.contains(focused) && focused.closest("[hidden]")) actions.querySelector("button:not([hidden])")?.focus();
-  }
-
-  #showActions(state, mine) {
-    const { use, fetch, cancel, drop } = this.part;
-    const { installed: here, fetch: source } = this.entry;
-    const loads = this.doing === "loading" || state === "loading";
-    use.hidden = !here;
-    use.textContent = loads ? "Loading …" : !mine ? "Use" : state === "loaded" ? "In use" : "Load";
-    use.setAttribute("aria-disabled", loads || (mine && state === "loaded"));
-    fetch.hidden = here || this.progress !== null || source === null;
-    cancel.hidden = this.progress === null;
-    drop.hidden = !here || this.name === installed[0]?.id; // the server keeps its default
-    for (const button of [cancel, drop]) button.setAttribute("aria-disabled", this.doing !== "");
-  }
-
-  #showProgress() {
-    const { download, bar, amount, speed, step } = this.part;
-    download.hidden = this.progress === null;
-    if (!this.progress) return;
-    const words = progressWords(this.progress);
-    bar.setAttribute("aria-label", `Download of ${this.name}`);
-    showProgress(bar, this.progress);
-    amount.textContent = words.amount;
-    speed.textContent = words.speed;
-    write(step, this.progress.note ?? "");
-  }
-
-  #askToDelete() {
-    const room = this.entry.bytes ? ` (${size(this.entry.bytes)})` : "";
-    this.ask(`Delete the file of ${this.name}${room} from this computer?`, "Delete it", () => drop(this));
-  }
-
-  #settle(act = () => {}) {
-    const focused = this.part.question.contains(document.activeElement);
-    this.part.question.hidden = true;
-    if (focused) this.part.actions.querySelector("button:not([hidden])")?.focus();
-    act();
+  settle(act) {
+    this.question = null;
+    this.show();
+    act?.();
   }
 }
 
-$("composer").addEventListener("submit", () => say(""));
-$("models-close").addEventListener("click", () => $("models").close());
-$("models").addEventListener("close", () => {
+when("composer", "submit", () => say(""));
+when("models", "close", () => {
   for (const row of rows.values()) row.error = ""; // read, or out of date when it opens again
 });
-$("another").addEventListener("submit", (event) => {
+when("another", "submit", (event) => {
   event.preventDefault();
   const model = $("wanted").value.trim();
   if (!model) return;

@@ -2,7 +2,7 @@
 import { sentence, signIn } from "./api.js";
 import { ask, currentChat, GONE, isAnswering, isEmpty, newChat, on, openChat, stop, titled } from "./chat.js";
 import { focus } from "./composer.js";
-import { $ } from "./dom.js";
+import { $, when } from "./dom.js";
 import { lookForModels, openModels, say, showModel } from "./models.js";
 import { pollNow } from "./poll.js";
 
@@ -69,13 +69,13 @@ on("error", (error, is_told) => {
   else if (!is_told) say(sentence(error));
   if (error.code === "model_not_found") connect(); // the chosen one was deleted: back to the default
 });
-$("stop").addEventListener("click", stop);
-$("new-chat").addEventListener("click", begin);
-$("model").addEventListener("click", showModels);
-$("suggestions").addEventListener("click", ({ target }) => {
+when("stop", "click", stop);
+when("new-chat", "click", begin);
+when("model", "click", showModels);
+when("suggestions", "click", ({ target }) => {
   if (target.matches("button") && !isAnswering()) ask(target.textContent);
 });
-$("key-dialog").addEventListener("close", async () => {
+when("key-dialog", "close", async () => {
   const key = $("key").value.trim();
   $("key").value = "";
   if (!key) return; // dismissed; the next question brings it back

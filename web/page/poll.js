@@ -32,10 +32,9 @@ export function pollNow() {
 async function look() {
   let pause_ms = pauses.idle_ms;
   try {
-    const status = await ask("/status");
-    last = status;
+    last = await ask("/status");
     n_failed = 0;
-    if (status.slots.busy || status.queue.waiting) pause_ms = pauses.busy_ms;
+    if (last.slots.busy || last.queue.waiting) pause_ms = pauses.busy_ms;
   } catch (error) {
     n_failed += 1;
     for (const callback of failed) callback(error, n_failed);
@@ -43,7 +42,6 @@ async function look() {
     pause_ms = Math.min(LONGEST_MS, pauses.busy_ms * 2 ** (n_failed - 1));
   }
   if (!n_failed) for (const callback of told) callback(last);
-  clearTimeout(timer);
   if (!document.hidden) timer = setTimeout(pollNow, pause_ms);
 }
 

@@ -1,6 +1,6 @@
 // How the chat is to be answered: what was chosen in the settings dialog, kept in this browser. null: as the server is set.
 import { ask, sentence } from "./api.js";
-import { $ } from "./dom.js";
+import { $, when, write } from "./dom.js";
 import { chosen } from "./models.js";
 import { onStatus, pollNow } from "./poll.js";
 import { count, size } from "./words.js";
@@ -25,6 +25,9 @@ const PRESETS = {
   tutor: "You are a patient tutor. Explain step by step in simple words, then ask one question to see what was understood.",
 };
 const WORDS = 0.75; // of English in a token
+const nameOf = ({ id, name }) => name || id; // of its value: the temperature has two controls
+const inputs = $("settings").querySelectorAll("input, select, textarea");
+const controls = [...inputs].filter((control) => nameOf(control) in DEFAULTS);
 const listeners = [];
 const ofSystem = [];
 let settled = ""; // the system prompt that they were told last
@@ -55,13 +58,12 @@ function settle() {
 // `text`: the system prompt of the open chat; null: it has none of its own.
 export function showSystemOf(text) {
   const other = text !== null && text !== systemPrompt() && `The open chat has others: “${text || "none"}”. `;
-  $("set-system-said").textContent = `${other || ""}The system prompt: what the model is told before each chat.`;
+  write($("set-system-said"), `${other || ""}The system prompt: what the model is told before each chat.`);
 }
 
-const temperature = () => values.temperature ?? server.temperature;
-const isGreedy = () => temperature() < server.greedy_below;
+const isGreedy = () => (values.temperature ?? server.temperature) < server.greedy_below;
 
-export function openSettings() {
+function openSettings() {
   if (!$("settings").open) $("settings").showModal();
   show();
   pollNow();
@@ -83,41 +85,43 @@ function change(fields) {
   Object.assign(values, fields);
   const changed = Object.entries(values).filter(([name, value]) => value !== DEFAULTS[name]);
   localStorage.setItem(KEPT, JSON.stringify({ values: Object.fromEntries(changed), own }));
+  tell();
+}
+
+function tell() {
   show();
   for (const listener of listeners) listener();
 }
 
-// What is just being written stays as it is.
-function put(id, value) {
-  if (document.activeElement !== $(id)) $(id).value = value;
+// What a control says; null: nothing.
+function said({ type, value, checked, min, max, step }) {
+  if (type === "checkbox") return checked;
+  if (value === "" || isNaN(value)) return value || null;
+  const n = step ? Number(value) : Math.round(value);
+  return type === "number" ? Math.min(max, Math.max(min, n)) : n;
 }
 
 function show() {
   showPresets();
+  for (const control of controls) {
+    const value = values[nameOf(control)] ?? server[nameOf(control)] ?? "";
+    if (control.type === "checkbox") control.checked = value;
+    else if (control !== document.activeElement || control.matches("select")) control.value = value; // not yet being written
+  }
   const greedy = isGreedy();
-  put("set-temperature", temperature());
-  put("set-temperature-number", temperature());
   const varied = greedy ? "" : "Answers vary, the more the higher it is. ";
-  $("set-temperature-said").textContent = `${varied}Below ${server.greedy_below} is greedy: faster and repeatable.`;
-  $("set-length").value = values.max_tokens ?? "";
-  $("set-brief").checked = values.early_stop ?? server.early_stop;
-  $("set-reasoning").value = values.reasoning_effort ?? "";
-  put("set-seed", values.seed ?? "");
-  $("set-seed").disabled = greedy;
-  $("set-seed-said").textContent = greedy ? "Greedy answers need none." : "The same number gives the same answer again.";
-  $("set-full").value = values.onContextFull;
-  $("set-prefill").checked = values.prefillWhileTyping;
+  write($("temperature-said"), `${varied}Below ${server.greedy_below} is greedy: faster and repeatable.`);
+  $("seed").disabled = greedy;
+  write($("seed-said"), greedy ? "Greedy answers need none." : "The same number gives the same answer again.");
 }
 
 function showPresets() {
-  const group = $("set-own");
+  const group = $("own-presets");
   const names = Object.keys(own);
   if (names.join("\n") !== [...group.children].map(({ text }) => text).join("\n")) // else a list that is open would close
     group.replaceChildren(...names.map((name) => new Option(name, `own ${name}`)));
   group.hidden = !names.length;
-  $("set-preset").value = values.preset;
-  put("set-system", values.system);
-  $("set-forget-preset").hidden = !values.preset.startsWith("own ");
+  $("forget-preset").hidden = !values.preset.startsWith("own ");
 }
 
 function choosePreset(preset) {
@@ -127,10 +131,10 @@ function choosePreset(preset) {
 }
 
 function savePreset() {
-  const name = $("set-preset-name").value.trim();
-  if (!name) return $("set-preset-name").focus();
+  const name = $("preset-name").value.trim();
+  if (!name) return $("preset-name").focus();
   own[name] = values.system;
-  $("set-preset-name").value = "";
+  $("preset-name").value = "";
   change({ preset: `own ${name}` });
   say(`Saved as “${name}”.`);
 }
@@ -138,82 +142,70 @@ function savePreset() {
 function forgetPreset() {
   delete own[values.preset.slice(4)];
   change({ preset: values.system ? "custom" : "none" });
-  $("set-preset").focus();
+  $("preset").focus();
 }
 
 async function forgetAnswers() {
-  try {
-    const { removed } = await ask("/cache", "DELETE");
-    say(`${removed} ${removed === 1 ? "answer is" : "answers are"} forgotten.`);
-  } catch (error) {
-    say(sentence(error));
-  }
+  const { removed } = await ask("/cache", "DELETE");
+  say(`${removed} ${removed === 1 ? "answer is" : "answers are"} forgotten.`);
   pollNow();
 }
 
+async function signOut() {
+  await ask("/api/session", "DELETE");
+  location.reload(); // which asks for the key
+}
+
 const say = (text) => ($("settings-said").textContent = text);
+const trying = (act) => () => act().catch((error) => say(sentence(error)));
 
 function showServer(status) {
   server = status.defaults;
   const { cache } = status;
-  const mine = status.models.find(({ name }) => name === (chosen() ?? status.model));
-  $("set-model").textContent = chosen() ?? status.model;
-  $("set-context").textContent = mine?.context
-    ? `This model takes ${count(mine.context)} tokens, about ${count(Math.round(mine.context * WORDS))} words.`
-    : "How long a chat may be depends on the model.";
-  $("set-kept").textContent = cache
+  const name = chosen() ?? status.model;
+  const context = status.models.find((model) => model.name === name)?.context;
+  write($("set-model"), name);
+  write($("context-said"), context
+    ? `This model takes ${count(context)} tokens, about ${count(Math.round(context * WORDS))} words.`
+    : "How long a chat may be depends on the model.");
+  write($("set-kept"), cache
     ? `${cache.entries} kept · ${size(cache.bytes)}. The same question is answered at once, and costs nothing.`
-    : "This server keeps no answers.";
-  $("set-forget").disabled = !cache?.entries;
+    : "This server keeps no answers.");
+  $("forget").disabled = !cache?.entries;
+  $("sign-out").hidden = !status.needs_key;
   if ($("settings").open) show();
 }
 
-function wire() {
-  const number = (text) => (text === "" || !Number.isFinite(Number(text)) ? null : Number(text));
-  const within = ({ min, max }, n) => (n === null ? null : Math.min(Number(max), Math.max(Number(min), n)));
-  const on = (id, event, act) => $(id).addEventListener(event, act);
-  const settles = (id, act) => on(id, "input", ({ target }) => change(act(target)));
-  settles("set-temperature", ({ value }) => ({ temperature: Number(value) }));
-  settles("set-temperature-number", (input) => ({ temperature: within(input, number(input.value)) }));
-  settles("set-length", ({ value }) => ({ max_tokens: number(value) }));
-  settles("set-brief", ({ checked }) => ({ early_stop: checked }));
-  settles("set-reasoning", ({ value }) => ({ reasoning_effort: value || null }));
-  settles("set-seed", (input) => ({ seed: within(input, number(input.value) && Math.round(number(input.value))) }));
-  settles("set-full", ({ value }) => ({ onContextFull: value }));
-  settles("set-prefill", ({ checked }) => ({ prefillWhileTyping: checked }));
-  settles("set-system", ({ value }) => ({ preset: value ? "custom" : "none", system: value }));
-  on("set-system", "change", settle); // not with every letter
-  on("settings", "focusout", show); // what was written may have been too much
-  on("set-preset", "input", ({ target }) => choosePreset(target.value));
-  on("set-save-preset", "click", savePreset);
-  on("set-preset-name", "keydown", (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault(); // else it closes the dialog
-    savePreset();
-  });
-  on("set-forget-preset", "click", forgetPreset);
-  on("set-forget", "click", forgetAnswers);
-  on("set-restore", "click", () => {
-    change({ ...DEFAULTS });
-    settle();
-    say("All is as at the beginning; your own presets are kept.");
-  });
-  on("set-model", "click", () => {
-    $("settings").close();
-    $("model").click();
-  });
-  on("settings", "close", () => say(""));
-  on("open-settings", "click", openSettings);
-  addEventListener("storage", ({ key }) => {
-    if (key !== KEPT) return; // of another tab
-    read();
-    show();
-    for (const listener of listeners) listener();
-  });
-}
+when("settings", "input", ({ target }) => {
+  const name = nameOf(target);
+  if (name === "preset") choosePreset(target.value);
+  else if (name === "system") change({ preset: target.value ? "custom" : "none", system: target.value });
+  else if (name in values) change({ [name]: said(target) });
+});
+when("system", "change", settle); // not with every letter
+when("settings", "focusout", show); // what was written may have been too much
+when("save-preset", "click", savePreset);
+when("preset-name", "keydown", ({ key }) => key === "Enter" && savePreset());
+when("forget-preset", "click", forgetPreset);
+when("forget", "click", trying(forgetAnswers));
+when("sign-out", "click", trying(signOut));
+when("restore", "click", () => {
+  change({ ...DEFAULTS });
+  settle();
+  say("All is as at the beginning; your own presets are kept.");
+});
+when("set-model", "click", () => {
+  $("settings").close();
+  $("model").click();
+});
+when("settings", "close", () => say(""));
+when("open-settings", "click", openSettings);
+when(window, "storage", ({ key }) => {
+  if (key !== KEPT) return; // of another tab
+  read();
+  tell();
+});
 
 read();
-if (localStorage.getItem("brief") === "yes" && values.early_stop === null) values.early_stop = true; // as it was once kept
-wire();
 show();
 onStatus(showServer);

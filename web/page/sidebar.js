@@ -2,7 +2,7 @@
 import { sentence } from "./api.js";
 import { currentChat, isAnswering, newChat, on, titled } from "./chat.js";
 import { focus } from "./composer.js";
-import { $, made } from "./dom.js";
+import { $, button, element, made, place, when } from "./dom.js";
 import * as kept from "./history.js";
 import { say } from "./models.js";
 import { onStatus, pollNow } from "./poll.js";
@@ -16,10 +16,11 @@ const narrow = matchMedia("(max-width: 52rem)"); // there the chats are a drawer
 const PAUSE_MS = 150; // in the typing, before it is searched for
 const TOAST_MS = 10000;
 const DAY_MS = 86400000;
+const sections = new Map(); // the heading and the list of each group
 let chats = []; // as the server listed them last
 let version = null;
 let open = null; // the id of the open chat
-let drawn = ""; // what the list shows
+let rows = new Map(); // by the chat's id: {key, node}, drawn anew when the key is another
 let busy = false; // somebody is in the middle of something in the list: it stays
 let chosen = null; // the id of the chat that the menu is about
 let deleted = []; // what can come back: {id, open}
@@ -27,7 +28,7 @@ let timer = null;
 let toast = null;
 
 const links = () => [...list.querySelectorAll("a")];
-const linkOf = (id) => links().find(({ dataset }) => dataset.id === id);
+const linkOf = (id) => rows.get(id)?.node.querySelector("a");
 const chatOf = (id) => chats.find((chat) => chat.id === id);
 const isOpen = ({ id }) => id === currentChat().id;
 const nameOf = (chat) => chat.title || (isOpen(chat) && titled()) || chat.first.trim().split("\n", 1)[0] || "New chat";
@@ -55,43 +56,44 @@ function groupOf({ pinned, changed }) {
 
 function draw() {
   if (version === null || busy) return;
-  const rows = chats.map((chat) => ({
-    ...chat,
-    name: nameOf(chat),
-    group: groupOf(chat),
-    shown: isOpen(chat),
-    runs: isOpen(chat) ? isAnswering() : chat.running,
-  }));
-  const shown = JSON.stringify([rows, query()]);
-  if (shown === drawn) return;
-  drawn = shown;
-  const focused = list.contains(document.activeElement) && document.activeElement.closest("li");
-  const place = focused && [...list.querySelectorAll("li")].indexOf(focused);
-  list.replaceChildren(...Object.entries(Object.groupBy(rows, ({ group }) => group)).flatMap(section));
-  if (!rows.length) list.append(made("p", { textContent: query() ? "Nothing was found." : "No chats yet." }));
+  const focused = document.activeElement.closest("#chat-list li");
+  const at = links().indexOf(focused?.firstChild);
+  rows = new Map(chats.map((chat) => [chat.id, row(chat)]));
+  const groups = Object.entries(Object.groupBy(chats, groupOf));
+  const empty = () => [element("p", "", query() ? "Nothing was found." : "No chats yet.")];
+  place(list, groups.length ? groups.flatMap(section) : empty());
   rove(linkOf(currentChat().id) ?? links()[0]);
-  if (focused) (linkOf(focused.dataset.id) ?? links()[place] ?? links().at(-1) ?? wanted).focus();
+  if (!focused || list.contains(document.activeElement)) return;
+  (linkOf(focused.dataset.id) ?? links()[at] ?? links().at(-1) ?? wanted).focus();
 }
 
-const section = ([textContent, rows]) => [
-  made("h2", { textContent }),
-  made("ul", { ariaLabel: textContent }, ...rows.map(row)),
-];
+function section([name, found]) {
+  if (!sections.has(name)) sections.set(name, [element("h2", "", name), made("ul", { ariaLabel: name })]);
+  place(sections.get(name)[1], found.map(({ id }) => rows.get(id).node));
+  return sections.get(name);
+}
 
-function row({ id, name, snippet, runs, shown }) {
-  const link = made("a", { href: `#${id}`, title: name, ariaCurrent: shown ? "page" : null },
+function row(chat) {
+  const { id, snippet } = chat;
+  const name = nameOf(chat);
+  const shown = isOpen(chat);
+  const runs = shown ? isAnswering() : chat.running;
+  const key = JSON.stringify([name, shown, runs, snippet]);
+  if (rows.get(id)?.key === key) return rows.get(id);
+  const link = made("a", { href: `#${id}`, title: name, ariaCurrent: shown ? "page" : null, tabIndex: -1 },
     runs && made("span", { className: "runs", role: "img", ariaLabel: "Being answered:" }),
-    made("span", { className: "name", textContent: name }),
-    snippet && made("span", { className: "snippet", textContent: snippet }));
-  const more = { type: "button", className: "quiet", textContent: "⋯", ariaHasPopup: "menu", ariaLabel: `${name}: more` };
-  const node = made("li", { className: shown ? "open" : "" }, link, made("button", more));
-  node.dataset.id = link.dataset.id = id;
-  return node;
+    element("span", "name", name),
+    snippet && element("span", "snippet", snippet));
+  const more = button("⋯", openMenu, { ariaHasPopup: "menu", ariaLabel: `${name}: more`, tabIndex: -1 });
+  const node = made("li", { className: shown ? "open" : "" }, link, more);
+  node.dataset.id = id;
+  return { key, node };
 }
 
 // One stop for Tab in the whole list; the arrows go from chat to chat.
 function rove(link) {
-  for (const node of list.querySelectorAll("li > *")) node.tabIndex = node.parentNode === link?.parentNode ? 0 : -1;
+  for (const node of list.querySelectorAll("[tabindex='0']")) node.tabIndex = -1;
+  for (const node of link?.parentNode.children ?? []) node.tabIndex = 0;
 }
 
 function step(event) {
@@ -104,12 +106,12 @@ function step(event) {
   (to < 0 && event.currentTarget === list ? wanted : all[Math.min(Math.max(to, 0), all.length - 1)]).focus();
 }
 
-function openMenu(button) {
-  chosen = button.parentNode.dataset.id;
+function openMenu({ currentTarget }) {
+  chosen = currentTarget.parentNode.dataset.id;
   busy = true;
   menu.querySelector("[data-act=pin]").textContent = chatOf(chosen).pinned ? "Unpin" : "Pin";
   menu.showPopover();
-  const { right, bottom } = button.getBoundingClientRect();
+  const { right, bottom } = currentTarget.getBoundingClientRect();
   menu.style.left = `${Math.max(8, right - menu.offsetWidth)}px`;
   menu.style.top = `${Math.min(bottom, innerHeight - menu.offsetHeight - 8)}px`;
   menu.firstElementChild.focus();
@@ -145,8 +147,6 @@ export async function act(what, id = currentChat().id) {
 }
 
 export const idOf = ({ target }) => target.closest("#chat-list li")?.dataset.id;
-export const exportAll = () => $("export-all").click();
-export const chooseImport = () => $("import-files").click();
 
 async function rename(id) {
   toggleChats(true);
@@ -156,14 +156,14 @@ async function rename(id) {
   busy = link.hidden = true;
   link.before(box);
   box.select();
-  box.addEventListener("keydown", (event) => {
+  when(box, "keydown", (event) => {
     if (event.isComposing || !["Escape", "Enter"].includes(event.key)) return;
     event.stopPropagation();
     if (event.key === "Escape") box.value = "";
     link.hidden = false;
     link.focus(); // which ends it
   });
-  await new Promise((done) => box.addEventListener("blur", done));
+  await new Promise((done) => when(box, "blur", done));
   const title = box.value.trim();
   busy = link.hidden = false;
   box.remove();
@@ -175,13 +175,13 @@ function leave(isPrivate = false) {
   newChat({ private: isPrivate });
 }
 
-export function newPrivate() {
+function newPrivate() {
   leave(true);
   close();
   focus();
 }
 
-export async function undo() {
+async function undo() {
   const all = deleted.splice(0);
   $("toast").hidden = true;
   try {
@@ -197,7 +197,7 @@ export async function undo() {
 }
 
 // Beside the chat where there is room, above it where there is not: then the rest waits.
-export function toggleChats(open = !list.checkVisibility()) {
+function toggleChats(open = !list.checkVisibility()) {
   if (!list.isConnected || open === list.checkVisibility()) return;
   if (narrow.matches) classList.toggle("with-chats", open);
   else classList.toggle("without-chats", !open);
@@ -223,38 +223,34 @@ async function take(files) {
   const { n, failed } = await importFiles(files, tell);
   tell(n);
   for (const { name, message } of failed) {
-    $("chats-said").append(made("span", { className: "error", textContent: `${name}: ${message}` }));
+    $("chats-said").append(element("span", "error", `${name}: ${message}`));
   }
   refresh();
 }
 
 function wire() {
-  const when = (id, event, callback) => $(id).addEventListener(event, callback);
   when("open-chats", "click", () => toggleChats());
   when("new-private", "click", newPrivate);
   when("undo", "click", undo);
-  when("import", "click", chooseImport);
-  wanted.addEventListener("input", () => {
+  when("import", "click", () => $("import-files").click());
+  when(wanted, "input", () => {
     clearTimeout(timer);
     timer = setTimeout(refresh, PAUSE_MS);
   });
-  wanted.addEventListener("keydown", (event) => {
+  when(wanted, "keydown", (event) => {
     if (event.key !== "ArrowDown") return;
     event.preventDefault();
     links()[0]?.focus();
   });
-  list.addEventListener("keydown", step);
-  list.addEventListener("focusin", ({ target }) => target.matches("a") && rove(target));
-  list.addEventListener("click", ({ target }) => {
-    if (target.matches("button")) openMenu(target);
-    else if (target.closest("a")) close();
-  });
-  menu.addEventListener("keydown", step);
-  menu.addEventListener("click", ({ target }) => {
+  when(list, "keydown", step);
+  when(list, "focusin", ({ target }) => target.matches("a") && rove(target));
+  when(list, "click", ({ target }) => target.closest("a") && close());
+  when(menu, "keydown", step);
+  when(menu, "click", ({ target }) => {
     menu.hidePopover();
     if (target.dataset.act) act(target.dataset.act, chosen);
   });
-  menu.addEventListener("toggle", ({ newState }) => {
+  when(menu, "toggle", ({ newState }) => {
     if (newState === "open") return;
     busy = Boolean(list.querySelector("input"));
     draw();
@@ -269,13 +265,13 @@ function wire() {
     classList.remove("dropping");
     take([...event.dataTransfer.files]);
   });
-  document.addEventListener("click", ({ target }) => target === document.body && close()); // beside the drawer
-  document.addEventListener("keydown", (event) => {
+  when(document, "click", ({ target }) => target === document.body && close()); // beside the drawer
+  when(document, "keydown", (event) => {
     if (event.key !== "Escape" || busy || !isOver()) return;
     event.stopPropagation();
     close();
   }, { capture: true });
-  narrow.addEventListener("change", showDrawer);
+  when(narrow, "change", showDrawer);
 }
 
 wire();

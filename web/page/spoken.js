@@ -1,6 +1,6 @@
 // Says answers to those who do not see the page: by whole sentences, not by every token.
+import { $ } from "./dom.js";
 
-const region = document.getElementById("spoken");
 const PAUSE_MS = 1500; // between two things said
 const SENTENCE_END = /[.!?:…。！？]["”’)]*\s|\n/g;
 let text = ""; // of the answer that is being said
@@ -26,7 +26,7 @@ function say() {
   const rest = text.slice(said);
   const last = [...rest.matchAll(SENTENCE_END)].at(-1);
   const n = ended ? rest.length : last ? last.index + last[0].length : 0;
-  if (n) region.textContent = plain(rest.slice(0, n));
+  if (n) $("spoken").textContent = plain(rest.slice(0, n));
   said += n;
   if (!ended && n) timer = setTimeout(say, PAUSE_MS); // so that what comes meanwhile waits its turn
 }

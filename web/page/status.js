@@ -1,125 +1,129 @@
 // The status page: what GET /status tells, again and again, for people.
 import { sentence } from "./api.js";
-import { $, element } from "./dom.js";
+import { $, element, made, write } from "./dom.js";
 import { lookEvery, onFailure, onStatus, pollNow } from "./poll.js";
 import { count, lasting, pace, percent, size } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const CHART = { height: 150, left: 36, right: 4, top: 10, bottom: 20 };
 const LOOK_MS = 1500; // between two looks
 const STATES = { ok: "All is well.", waking: "The model is being loaded." };
 
-function drawn(tag, attributes, text = "") {
+const slots = made("div", { id: "slots", role: "img" });
+const chart = made("div", { id: "chart", role: "img" });
+const rows = made("tbody", { id: "rows" });
+
+const section = (title, ...inside) =>
+  $("cards").append(made("section", { ariaLabel: title }, element("h2", "", title), ...inside));
+
+// A section with a large figure and names and values, which `told` makes of a status; what is null is left out.
+function card(title, told, ...inside) {
+  const large = element("p", "large");
+  const list = element("dl");
+  section(title, large, ...inside, list);
+  onStatus((status) => {
+    const [figure, facts] = told(status);
+    const known = Object.entries(facts).filter(([, value]) => value !== null);
+    large.replaceChildren(figure);
+    list.replaceChildren(...known.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+  });
+}
+
+function table() {
+  const head = ["Model", "State", "Context", "Busy", "Waiting", "Restarts", "Memory"];
+  const cells = head.map((textContent) => made("th", { scope: "col", textContent }));
+  return made("table", {}, made("thead", {}, made("tr", {}, ...cells)), rows);
+}
+
+function row({ name, state, context, busy, waiting, restarts, worker_bytes: bytes }) {
+  const cells = [state, context ? count(context) : "–", busy, waiting, restarts, bytes ? size(bytes) : "–"];
+  return made("tr", {}, made("th", { scope: "row", textContent: name }), ...cells.map((text) => element("td", "", text)));
+}
+
+function showSlots({ busy, n }) {
+  slots.replaceChildren(...Array.from({ length: n }, (_, i) => element("span", i < busy ? "busy" : "")));
+  slots.ariaLabel = `${busy} of ${n} slots are busy`;
+}
+
+function drawn(tag, attributes, ...inside) {
   const node = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.textContent = text;
+  node.append(...inside);
   return node;
 }
 
-// Names and values; what is not known is left out.
-function list(id, facts) {
-  const known = facts.filter(([, value]) => value !== null && value !== undefined);
-  $(id).replaceChildren(...known.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
-}
-
-function showNow({ slots, queue, tokens_per_s: rate, answers, requests }) {
-  $("rate").textContent = rate.now ? rate.now.toFixed(rate.now < 100 ? 1 : 0) : "0";
-  const all = Array.from({ length: slots.n }, (_, i) => element("span", i < slots.busy ? "slot busy" : "slot"));
-  $("slots").replaceChildren(...all);
-  $("slots").setAttribute("aria-label", `${slots.busy} of ${slots.n} slots are busy`);
-  list("now", [
-    ["Answers at once", `${slots.busy} of ${slots.n}`],
-    ["Waiting", `${queue.waiting} of ${queue.limit}`],
-    ["Answers so far", count(answers)],
-    ["Requests in the engine", count(requests)],
-  ]);
-}
-
-// A step for each minute; the scale ends at a round number.
+// A bar for each minute; the scale ends at a round number.
 function showChart(minutes) {
-  const { height, left, right, top, bottom } = CHART;
-  const width = $("chart").clientWidth || 600;
   const most = Math.max(...minutes);
   const unit = 10 ** Math.floor(Math.log10(most || 1));
-  const scale = unit * [1, 2, 5, 10].find((n) => n * unit >= most);
-  const y = (n) => height - bottom - (n / scale) * (height - top - bottom);
-  const step = (width - left - right) / minutes.length;
-  const nodes = [0, scale / 2, scale].flatMap((n) => [
-    drawn("line", { x1: left, x2: width - right, y1: y(n), y2: y(n), class: "rule" }),
-    drawn("text", { x: left - 6, y: y(n) + 4, class: "end" }, String(n)),
-  ]);
-  minutes.forEach((n, i) => {
-    const bar = { x: left + i * step + 2, width: step - 4, y: y(n), height: y(0) - y(n), rx: 2, class: "bar" };
-    nodes.push(drawn("rect", bar));
-  });
-  nodes.push(drawn("text", { x: left, y: height - 4 }, `${minutes.length} min ago`));
-  nodes.push(drawn("text", { x: width - right, y: height - 4, class: "end" }, "now"));
-  $("chart").setAttribute("viewBox", `0 0 ${width} ${height}`);
-  $("chart").replaceChildren(...nodes);
-  const last = minutes.at(-1);
-  $("chart").setAttribute("aria-label", `At most ${pace(most)} in a minute; ${pace(last)} in the last one`);
-}
-
-function showRemembered(cache, { known_tokens: known, read_tokens: read, known_rate: rate }) {
-  const part = cache?.hit_rate ?? null;
-  $("hit-rate").textContent = !cache ? "no answers" : part === null ? "–" : `${percent(part)} of answers`;
-  const answers = cache && [
-    ["Answers given again", count(cache.hits)],
-    ["Shared while made", count(cache.joined)],
-    ["Computed", count(cache.misses)],
-    ["Kept", `${count(cache.entries)} · ${size(cache.bytes)}`],
-    ["Saved", lasting(cache.saved_s)],
-  ];
-  const prompts = [["Of prompts", rate === null ? "–" : percent(rate)], ["Prompt tokens known", count(known)]];
-  list("cache", [...(answers ?? []), ...prompts, ["Prompt tokens read", count(read)]]);
-}
-
-function showMemory({ front_bytes: front, worker_bytes: worker, available_bytes: free }) {
-  $("memory-sum").textContent = size(front + worker);
-  list("memory", [["Models", size(worker)], ["Everything else", size(front)], ["Free", size(free)]]);
-}
-
-function showServer({ model, description, context, engine, threads, uptime_s: uptime, restarts }) {
-  $("uptime").textContent = `up ${lasting(uptime)}`;
-  list("server", [
-    ["Model", model],
-    ["Kind", description],
-    ["Context", context && `${count(context)} tokens`],
-    ["Threads", count(threads)],
-    ["Engine", engine],
-    ["Restarts", count(restarts)],
-  ]);
-}
-
-function showModels(models) {
-  const rows = models.map(({ name, state, context, busy, waiting, restarts, worker_bytes: bytes }) => {
-    const cells = [state, context ? count(context) : "–", busy, waiting, restarts, bytes ? size(bytes) : "–"];
-    const row = element("tr", "");
-    row.append(Object.assign(element("th", "", name), { scope: "row" }), ...cells.map((text) => element("td", "", text)));
-    return row;
-  });
-  $("rows").replaceChildren(...rows);
+  const end = unit * [1, 2, 5, 10].find((n) => n * unit >= most);
+  const numbers = [end, end / 2, 0].map((n) => element("span", "", n));
+  const bars = minutes.map((n, i) => drawn("rect", { x: i + 0.1, width: 0.8, y: end - n, height: n }));
+  chart.replaceChildren(
+    made("div", { className: "scale" }, ...numbers),
+    drawn("svg", { viewBox: `0 0 ${minutes.length} ${end}`, preserveAspectRatio: "none" }, ...bars),
+    made("div", { className: "ends" }, `${minutes.length} min ago`, element("span", "", "now")),
+  );
+  chart.ariaLabel = `At most ${pace(most)} in a minute; ${pace(minutes.at(-1))} in the last one`;
 }
 
 function say(text, bad = false) {
-  if ($("state").textContent !== text) $("state").textContent = text; // it is read aloud
+  write($("state"), text);
   $("state").classList.toggle("error", bad);
 }
 
+const MODELS = "Models asked since the start";
+card("Now", ({ slots: { busy, n }, queue, tokens_per_s: rate, answers, requests }) => [
+  made("span", {}, rate.now ? rate.now.toFixed(rate.now < 100 ? 1 : 0) : "0", element("small", "", " tokens/s")),
+  {
+    "Answers at once": `${busy} of ${n}`,
+    Waiting: `${queue.waiting} of ${queue.limit}`,
+    "Answers so far": count(answers),
+    "Requests in the engine": count(requests),
+  },
+], slots);
+section("Tokens a second, the last 15 minutes", chart);
+card("Remembered", ({ cache, prefix: { known_tokens: known, read_tokens: read, known_rate: rate } }) => [
+  !cache ? "no answers" : cache.hit_rate === null ? "–" : `${percent(cache.hit_rate)} of answers`,
+  {
+    ...(cache && {
+      "Answers given again": count(cache.hits),
+      "Shared while made": count(cache.joined),
+      Computed: count(cache.misses),
+      Kept: `${count(cache.entries)} · ${size(cache.bytes)}`,
+      Saved: lasting(cache.saved_s),
+    }),
+    "Of prompts": rate === null ? "–" : percent(rate),
+    "Prompt tokens known": count(known),
+    "Prompt tokens read": count(read),
+  },
+]);
+card("Memory", ({ memory: { front_bytes: front, worker_bytes: worker, available_bytes: free } }) => [
+  size(front + worker),
+  { Models: size(worker), "Everything else": size(front), Free: size(free) },
+]);
+card("Server", ({ model, description, context, engine, threads, uptime_s: uptime, restarts }) => [
+  `up ${lasting(uptime)}`,
+  {
+    Model: model,
+    Kind: description,
+    Context: context && `${count(context)} tokens`,
+    Threads: count(threads),
+    Engine: engine,
+    Restarts: count(restarts),
+  },
+]);
+section(MODELS, made("div", { className: "table", tabIndex: 0, role: "group", ariaLabel: MODELS }, table()));
 onStatus((status) => {
   say(STATES[status.status] ?? `The model is ${status.status}.`, !(status.status in STATES));
-  showNow(status);
-  showRemembered(status.cache, status.prefix);
-  showMemory(status.memory);
-  showServer(status);
-  showModels(status.models);
+  showSlots(status.slots);
+  showChart(status.tokens_per_s.minutes);
+  rows.replaceChildren(...status.models.map(row));
   $("cards").hidden = false;
-  showChart(status.tokens_per_s.minutes); // last: only what is shown has a width
 });
 onFailure((error) => {
   if (error.status !== 401) return say(sentence(error), true);
   say("An API key is needed: ", true);
-  $("state").append(Object.assign(element("a", "", "the chat page asks for it"), { href: "/" }), ".");
+  $("state").append(made("a", { href: "/" }, "the chat page asks for it"), ".");
 });
 lookEvery(LOOK_MS);
 pollNow();

@@ -1,10 +1,9 @@
 // The line at the foot of the page: the model, how full its context is, what the server keeps, and how busy it is.
+import { $, made, write } from "./dom.js";
 import { chosen } from "./models.js";
 import { onFailure, onStatus, pollNow } from "./poll.js";
 import { count, pace, percent, size } from "./words.js";
 
-const line = document.getElementById("status-line");
-const place = document.getElementById("status-facts");
 const FULL = 0.9; // of the context: soon the chat does not fit any more
 const SOON_MS = 500;
 let soon = null;
@@ -20,40 +19,42 @@ export function setUsed(n_tokens) {
   soon = setTimeout(pollNow, SOON_MS); // an answer may have begun
 }
 
-function fact(className, text, title) {
-  return Object.assign(document.createElement("span"), { className: `fact ${className}`, textContent: text, title });
-}
-
-function show({ model, models, slots, queue, cache, tokens_per_s: rate }) {
+// [its class, what it says, what that means]
+function* facts({ model, models, slots, queue, cache, tokens_per_s: rate }) {
   const name = chosen() ?? model;
   const context = models.find((other) => other.name === name)?.context;
-  const facts = [fact("name", name, "The model that answers")];
+  yield ["name", name, "The model that answers"];
   if (used !== null && context) {
     const words = `${count(used)} of ${count(context)} tokens`;
-    facts.push(fact("context", words, `The chat fills ${percent(used / context)} of the model's context`));
-    facts.at(-1).classList.toggle("full", used / context >= FULL);
+    const title = `The chat fills ${percent(used / context)} of the model's context`;
+    yield [used / context >= FULL ? "full" : "", words, title];
   }
   if (cache) {
     const title = `${count(cache.hits)} answers came from memory so far; those kept take ${size(cache.bytes)}`;
-    facts.push(fact("kept", `${count(cache.entries)} kept`, title));
+    yield ["kept", `${count(cache.entries)} kept`, title];
   }
   const waiting = queue.waiting ? `, ${queue.waiting} waiting` : "";
   const load = slots.busy || waiting ? `${slots.busy} of ${slots.n} busy${waiting}` : "idle";
-  facts.push(fact("load", load, "Answers that are made just now, of those that can be at once"));
-  if (rate.now) facts.push(fact("rate", pace(rate.now), "All answers together"));
-  for (const one of facts.slice(0, -1)) one.append(" · ");
-  place.replaceChildren(...facts);
+  yield ["", load, "Answers that are made just now, of those that can be at once"];
+  if (rate.now) yield ["", pace(rate.now), "All answers together"];
+}
+
+function show(status) {
+  const all = [...facts(status)].map(([className, text, title], i, { length }) =>
+    made("span", { className: `fact ${className}`, title }, text, i < length - 1 && " · "),
+  );
+  $("status-facts").replaceChildren(...all);
 }
 
 onStatus((status) => {
   last = status;
-  line.classList.remove("away");
+  $("status-line").classList.remove("away");
   show(status);
 });
 onFailure((error, n_times) => {
-  if (error.status === 401) return place.replaceChildren("An API key is needed.");
+  if (error.status === 401) return write($("status-facts"), "An API key is needed.");
   if (n_times < 2) return; // it may have been a moment
-  line.classList.add("away");
-  place.replaceChildren("The server cannot be reached; it is tried again and again.");
+  $("status-line").classList.add("away");
+  write($("status-facts"), "The server cannot be reached; it is tried again and again.");
 });
 pollNow();

@@ -9,6 +9,12 @@ const UNWHOLE = "This zip file is not whole.";
 
 class Unreadable extends Error {}
 
+function refuse(words) {
+  throw new Unreadable(words);
+}
+
+const tooLarge = (n_bytes) => `It is too large (${size(n_bytes)}).`;
+
 // `tell` is called with the number of chats so far. Returns {n, failed: [{name, message}]}.
 export async function importFiles(files, tell) {
   const told = { n: 0, failed: [] };
@@ -25,24 +31,21 @@ export async function importFiles(files, tell) {
 // Functions that read what is in a file, one text each: all of them together may be large.
 async function texts(file) {
   const zipped = (await file.slice(0, 4).text()) === "PK\x03\x04";
-  if (!zipped) return [() => file.size > FILE_BYTES ? tooLarge(file.size) : file.text()];
+  if (!zipped) return [() => file.size > FILE_BYTES ? refuse(tooLarge(file.size)) : file.text()];
   const all = (await entries(file)).filter(({ name }) => /\.jsonl?$/i.test(name));
   const chatgpt = all.filter(({ name }) => /(^|\/)conversations[^/]*\.json$/.test(name)); // beside much else
   const wanted = chatgpt.length ? chatgpt : all;
-  if (!wanted.length) throw new Unreadable("There are no chats in it.");
+  if (!wanted.length) refuse("There are no chats in it.");
   const n_bytes = wanted.reduce((sum, entry) => sum + entry.n_bytes, 0);
-  return n_bytes > FILE_BYTES ? tooLarge(n_bytes) : wanted.map((entry) => () => unpacked(file, entry));
-}
-
-function tooLarge(n_bytes) {
-  throw new Unreadable(`It is too large (${size(n_bytes)}).`);
+  if (n_bytes > FILE_BYTES) refuse(tooLarge(n_bytes));
+  return wanted.map((entry) => () => unpacked(file, entry));
 }
 
 function items(text) {
   const lines = text.trim().split("\n");
   if (parsed(lines[0])?.type === "session") return sessions(lines.map(parsed));
   const whole = parsed(text);
-  if (whole === undefined) throw new Unreadable("It is not JSON.");
+  if (whole === undefined) refuse("It is not JSON.");
   return [(whole?.format === "linnet-chats" && whole.chats) || whole].flat();
 }
 
@@ -56,16 +59,18 @@ function sessions(records) {
   return found;
 }
 
+const wellFormed = (_, value) => (typeof value === "string" ? value.toWellFormed() : value); // half a character is none
+
 function parsed(text) {
   try {
-    return JSON.parse(text);
+    return JSON.parse(text, wellFormed);
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
 }
 
 async function view(file, from, n) {
-  if (from + n > file.size) throw new Unreadable(UNWHOLE);
+  if (from + n > file.size) refuse(UNWHOLE);
   return new DataView(await file.slice(from, from + n).arrayBuffer());
 }
 
@@ -75,7 +80,7 @@ async function entries(file) {
   const tail = await view(file, file.size - n_tail, n_tail);
   let at = tail.byteLength - 22;
   while (at >= 0 && tail.getUint32(at) !== 0x504b0506) at--;
-  if (at < 0) throw new Unreadable(UNWHOLE);
+  if (at < 0) refuse(UNWHOLE);
   const directory = await view(file, tail.getUint32(at + 16, true), tail.getUint32(at + 12, true));
   const found = [];
   for (let p = 0; p + 46 <= directory.byteLength; ) {
@@ -92,48 +97,45 @@ async function entries(file) {
 async function unpacked(file, { method, packed, n_bytes, offset }) {
   const head = await view(file, offset, 30);
   const begin = offset + 30 + head.getUint16(26, true) + head.getUint16(28, true);
-  const data = file.slice(begin, begin + packed);
-  if (![0, 8].includes(method)) throw new Unreadable("This zip file is packed in a way that is not known here.");
-  const stream = method ? data.stream().pipeThrough(new DecompressionStream("deflate-raw")) : data.stream();
-  const pieces = [];
+  const data = file.slice(begin, begin + packed).stream();
+  if (![0, 8].includes(method)) refuse("This zip file is packed in a way that is not known here.");
+  const stream = method ? data.pipeThrough(new DecompressionStream("deflate-raw")) : data;
   let left = n_bytes;
-  for (const reader = stream.getReader(); ; ) {
-    const { value, done } = await reader.read().catch(() => ({ value: { length: Infinity } })); // it makes no sense
-    if (done) break;
-    left -= value.length;
-    if (left < 0) {
-      reader.cancel().catch(() => {}); // it may have failed already
-      throw new Unreadable(UNWHOLE);
-    }
-    pieces.push(value);
-  }
-  return new Blob(pieces).text();
+  const held = new TransformStream({
+    transform(piece, controller) {
+      left -= piece.length;
+      if (left < 0) refuse(UNWHOLE);
+      controller.enqueue(piece);
+    },
+  });
+  return new Response(stream.pipeThrough(held)).text().catch(() => refuse(UNWHOLE)); // what makes no sense fails too
 }
 
-const wellFormed = (_, value) => (typeof value === "string" ? value.toWellFormed() : value); // half a character is none
-
 async function send(all, told, tell) {
-  let batch = [];
-  let bytes = 0;
-  const flush = async () => {
-    if (!batch.length) return;
+  for (const batch of batches(all, told.failed)) {
     const { chats, failed } = await ask("/api/chats/import", "POST", { items: batch.map(({ item }) => item) });
     for (const { index, message } of failed) told.failed.push({ name: batch[index].name, message });
     tell((told.n += chats.length));
-    batch = [];
-    bytes = 0;
-  };
-  for (const [n, given] of all.entries()) {
-    const json = JSON.stringify(given, wellFormed);
-    const length = new Blob([json]).size;
-    const name = given?.title || given?.conv?.name || `chat ${n + 1}`;
+  }
+}
+
+function* batches(all, failed) {
+  let batch = [];
+  let bytes = 0;
+  for (const [n, item] of all.entries()) {
+    const name = item?.title || item?.conv?.name || `chat ${n + 1}`;
+    const length = new Blob([JSON.stringify(item)]).size;
     if (length > ITEM_BYTES) {
-      told.failed.push({ name, message: `It is too large (${size(length)}).` });
+      failed.push({ name, message: tooLarge(length) });
       continue;
     }
-    if (bytes + length > BATCH_BYTES) await flush();
-    batch.push({ item: JSON.parse(json), name });
+    if (bytes + length > BATCH_BYTES && batch.length) {
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
+    batch.push({ item, name });
     bytes += length;
   }
-  await flush();
+  if (batch.length) yield batch;
 }

@@ -2,11 +2,7 @@
 
 export class Tree {
   #messages = new Map(); // by id, the oldest first
-
-  constructor(messages = [], leaf = null) {
-    for (const message of messages) this.#messages.set(message.id, message);
-    this.leaf = this.#messages.has(leaf) ? leaf : (messages.at(-1)?.id ?? null);
-  }
+  leaf = null;
 
   get(id) {
     return this.#messages.get(id);

@@ -1,55 +1,53 @@
 // The turns on the page: questions and answers with what can be done to them. What is to be done is told to `act`.
 import { copyBy } from "./clipboard.js";
-import { $, element } from "./dom.js";
+import { $, button, element, made, place, when, write } from "./dom.js";
 import { canContinue, facts, thought } from "./live.js";
 import { preference } from "./settings.js";
 import { Writing } from "./writing.js";
 
-const shown = new Map(); // the turn of each message that has one
+let shown = new Map(); // the turn of each message that has one
 let act = () => {}; // (what, message, ...more)
 
-function button(text, label, action) {
-  const node = element("button", "quiet", text);
-  node.type = "button";
-  if (label) node.setAttribute("aria-label", label);
-  node.addEventListener("click", () => action(node));
-  return node;
-}
+// What can be done with a question or an answer: the word of the button, and its name where that says more.
+const actionsOf = (what) => ({
+  answer: ["Answer"],
+  edit: ["Edit", "Edit question"],
+  copy: ["Copy", `Copy ${what}`],
+  models: ["Choose a model"],
+  continue: ["Continue", "Continue answer"],
+  again: ["Again", "Answer again"],
+  afresh: ["Answer afresh"],
+  delete: ["Delete", `Delete ${what}`],
+});
 
 export const onAct = (callback) => (act = callback);
 export const turnOf = (message) => shown.get(message);
 
 // Shows these messages and no others. What stays on the page stays the same node.
 export function showBranch(branch, siblings) {
-  for (const [message, turn] of shown) {
-    if (branch.includes(message)) continue;
-    turn.node.remove();
-    shown.delete(message);
-  }
-  branch.forEach((message, i) => {
-    if (!shown.has(message)) shown.set(message, message.role === "user" ? new Question(message) : new Answer(message));
-    const turn = shown.get(message);
-    if ($("turns").children[i] !== turn.node) $("turns").insertBefore(turn.node, $("turns").children[i] ?? null);
-    turn.showBranches(siblings(message));
-    turn.isLast = i === branch.length - 1;
+  const turns = branch.map((message) => shown.get(message) ?? new (message.role === "user" ? Question : Answer)(message));
+  shown = new Map(turns.map((turn) => [turn.message, turn]));
+  place($("turns"), turns.map(({ node }) => node));
+  for (const turn of turns) {
+    turn.showBranches(siblings(turn.message));
+    turn.isLast = turn === turns.at(-1);
     turn.update();
-  });
+  }
 }
 
 // What questions and answers have in common.
 class Turn {
-  constructor(message, name, kind) {
+  constructor(message, ariaLabel, kind) {
     this.message = message;
-    this.node = element("article", `turn ${kind}`);
-    this.node.setAttribute("aria-label", name);
-    this.node.tabIndex = -1; // takes the focus of a button that goes
+    this.note = element("p", "note");
     this.text = element("div", "text");
-    this.below = element("div", "below");
+    this.error = made("div", { className: "error", role: "alert" });
     this.branches = element("div", "branches");
     this.facts = element("span", "facts");
     this.actions = element("div", "actions");
-    this.below.append(this.branches, this.facts, this.actions);
-    this.node.append(this.text, this.below);
+    this.below = made("div", { className: "below" }, this.branches, this.facts, this.actions);
+    const fields = { className: `turn ${kind}`, ariaLabel, tabIndex: -1 }; // it takes the focus of a button that goes
+    this.node = made("article", fields, this.note, this.text, this.error, this.below);
   }
 
   // The arrows from branch to branch, where there are several.
@@ -60,15 +58,13 @@ class Turn {
     this.branches.dataset.shown = key;
     this.branches.replaceChildren();
     if (!key) return;
-    const to = (step) => act("pick", siblings[n - 1 + step]);
-    const before = button("‹", "Earlier version", () => to(-1));
-    const after = button("›", "Later version", () => to(1));
-    before.disabled = n === 1;
-    after.disabled = n === siblings.length;
-    const place = element("span", "place", key);
-    place.setAttribute("aria-label", `Version ${n} of ${siblings.length}`);
-    place.setAttribute("role", "img");
-    this.branches.append(before, place, after);
+    const arrow = (text, ariaLabel, to) => button(text, () => act("pick", to), { ariaLabel, disabled: !to });
+    const place = { className: "place", textContent: key, role: "img", ariaLabel: `Version ${n} of ${siblings.length}` };
+    this.branches.append(
+      arrow("‹", "Earlier version", siblings[n - 2]),
+      made("span", place),
+      arrow("›", "Later version", siblings[n]),
+    );
   }
 
   showActions(names) {
@@ -81,33 +77,27 @@ class Turn {
   }
 
   #action(name) {
-    const what = this.message.role === "user" ? "question" : "answer";
-    const made = {
-      copy: () => button("Copy", `Copy ${what}`, (node) => copyBy(node, this.message.content)),
-      answer: () => button("Answer", "", () => act("answer", this.message)),
-      edit: () => button("Edit", "Edit question", () => this.edit()),
-      again: () => button("Again", "Answer again", () => act("again", this.message)),
-      afresh: () => button("Answer afresh", "", () => act("afresh", this.message)),
-      continue: () => button("Continue", "Continue answer", () => act("continue", this.message)),
-      models: () => button("Choose a model", "", () => act("models")),
-      delete: () => button("Delete", `Delete ${what}`, () => this.#askToDelete()),
+    const [text, ariaLabel = null] = actionsOf(this.message.role === "user" ? "question" : "answer")[name];
+    const own = {
+      copy: ({ target }) => copyBy(target, this.message.content),
+      edit: () => this.edit(),
+      delete: () => this.#askToDelete(),
     };
-    const node = made[name]();
+    const node = button(text, own[name] ?? (() => act(name, this.message)), { ariaLabel });
     node.dataset.act = name; // which a key presses
     return node;
   }
 
   #askToDelete() {
-    const asked = element("div", "asked");
+    const ariaLabel = "Delete this and what follows?";
     const leave = () => {
       asked.replaceWith(this.actions);
-      [...this.actions.children].at(-1)?.focus();
+      this.actions.lastChild.focus();
     };
-    const no = button("No", "", leave);
-    asked.setAttribute("role", "group");
-    asked.setAttribute("aria-label", "Delete this and what follows?");
-    asked.append("Delete this and what follows?", button("Delete", "", () => act("delete", this.message)), no);
-    asked.addEventListener("keydown", (event) => {
+    const no = button("No", leave);
+    const yes = button("Delete", () => act("delete", this.message));
+    const asked = made("div", { className: "asked", role: "group", ariaLabel }, ariaLabel, yes, no);
+    when(asked, "keydown", (event) => {
       if (event.key !== "Escape") return;
       event.stopPropagation();
       leave();
@@ -115,56 +105,42 @@ class Turn {
     this.actions.replaceWith(asked);
     no.focus();
   }
-
-  showError(text) {
-    if (!text) return this.error?.remove();
-    this.error ??= Object.assign(element("div", "error"), { role: "alert" });
-    if (this.error.textContent !== text) this.error.textContent = text;
-    if (!this.error.isConnected) this.below.before(this.error);
-  }
 }
 
 class Question extends Turn {
   constructor(message) {
     super(message, "You", "user");
-    const attached = element("div", "attached");
-    for (const { name, text } of message.files ?? []) {
-      const file = element("details", "file");
-      file.append(element("summary", "", name), element("pre", "", text));
-      attached.append(file);
-    }
-    if (attached.firstChild) this.text.before(attached);
+    const file = ({ name, text }) =>
+      made("details", { className: "file" }, element("summary", "", name), element("pre", "", text));
+    if (message.files?.length) this.text.before(made("div", { className: "attached" }, ...message.files.map(file)));
   }
 
   update() {
-    if (this.text.textContent !== this.message.content) this.text.textContent = this.message.content;
+    write(this.text, this.message.content);
     this.showActions([...(this.isLast ? ["answer"] : []), "edit", "copy", "delete"]);
-    this.showError(this.message.facts?.error ?? "");
+    write(this.error, this.message.facts?.error ?? "");
   }
 
   // In its place; what comes of it is a branch of its own.
   edit() {
     if (this.editor) return;
-    const form = (this.editor = element("form", "editor"));
-    const box = element("textarea", "");
-    box.value = this.message.content;
-    box.setAttribute("aria-label", "Your question");
+    const box = made("textarea", { value: this.message.content, ariaLabel: "Your question" });
     const leave = () => {
-      form.replaceWith(this.text);
+      this.editor.replaceWith(this.text);
       this.editor = null;
       this.below.hidden = false;
       this.actions.querySelector("button")?.focus();
     };
-    const send = Object.assign(element("button", "", "Send"), { type: "submit" });
-    form.append(box, send, button("Cancel", "", leave));
-    form.addEventListener("submit", (event) => {
+    const send = made("button", { type: "submit", textContent: "Send" });
+    const form = made("form", { className: "editor" }, box, send, button("Cancel", leave, { className: "" }));
+    when(form, "submit", (event) => {
       event.preventDefault();
       const text = box.value.trim();
       if (!text) return;
       leave();
       if (text !== this.message.content) act("edit", this.message, text);
     });
-    form.addEventListener("keydown", (event) => {
+    when(form, "keydown", (event) => {
       if (event.isComposing || event.keyCode === 229) return;
       if (event.key === "Escape") {
         event.stopPropagation(); // else it stops an answer
@@ -174,6 +150,7 @@ class Question extends Turn {
         form.requestSubmit();
       }
     });
+    this.editor = form;
     this.text.replaceWith(form);
     this.below.hidden = true;
     box.focus();
@@ -184,7 +161,6 @@ class Answer extends Turn {
   constructor(message) {
     super(message, "Answer", "assistant");
     this.writing = new Writing(this.text);
-    this.note = element("p", "note");
   }
 
   // At most once a frame: a fast model says more words a second than a page can be laid out anew.
@@ -196,19 +172,16 @@ class Answer extends Turn {
   }
 
   #draw() {
-    const { message } = this;
-    const { state, content, reasoning, live } = message;
+    const { state, content, reasoning, live, note, facts: known } = this.message;
     const runs = state === "running";
     this.node.classList.toggle("waiting", runs && !content && !reasoning);
     this.node.classList.toggle("writing", runs && Boolean(content));
     if (reasoning) this.#think(runs && !content);
-    const text = content.trim();
-    if (runs) this.writing.grow(text);
-    else this.writing.end(text);
-    this.#showNote(message.note ?? "");
-    this.#showFacts(runs ? [live?.waits || ""] : facts(message));
+    this.writing.show(content, runs);
+    write(this.note, note ?? "");
+    write(this.facts, runs ? (live?.waits ?? "") : facts(this.message).join(" · "));
     this.showActions(runs ? [] : this.#possible());
-    this.showError(state === "failed" ? (message.facts.error?.message ?? message.facts.error ?? "It failed.") : "");
+    write(this.error, state === "failed" ? (known.error?.message ?? known.error ?? "It failed.") : "");
     this.#tick(runs && !content);
   }
 
@@ -217,18 +190,7 @@ class Answer extends Turn {
     const names = message.content.trim() ? ["copy"] : [];
     if (message.code?.startsWith("model_")) names.push("models");
     if (canContinue(message, preference("onContextFull") === "leave-out-oldest")) names.push("continue");
-    names.push(message.facts.cache === "hit" ? "afresh" : "again", "delete");
-    return names;
-  }
-
-  #showFacts(said) {
-    const text = said.join(" · ");
-    if (this.facts.textContent !== text) this.facts.textContent = text;
-  }
-
-  #showNote(text) {
-    this.note.textContent = text;
-    if (text && !this.note.isConnected) this.node.prepend(this.note);
+    return [...names, message.facts.cache === "hit" ? "afresh" : "again", "delete"];
   }
 
   // Seconds pass while nothing comes.
@@ -242,23 +204,17 @@ class Answer extends Turn {
     if (!this.thoughts) this.#makeThoughts(now);
     const seconds = thought(this.message);
     const time = seconds === null ? "" : seconds < 1 ? " a moment" : ` ${Math.round(seconds)} s`;
-    const title = now ? `Thinking …${seconds < 1 ? "" : time}` : `Thought${time && ` for${time}`}`;
-    const summary = this.thoughts.firstChild;
-    if (summary.textContent !== title) summary.textContent = title;
+    write(this.thoughts.firstChild, now ? `Thinking …${seconds < 1 ? "" : time}` : `Thought${time && ` for${time}`}`);
     this.thoughts.classList.toggle("now", now);
     if (!now && this.thinks) this.thoughts.open = false;
     this.thinks = now;
-    if (!this.thoughts.open) return;
-    if (now) this.reasons.grow(this.message.reasoning.trim());
-    else this.reasons.end(this.message.reasoning.trim());
+    if (this.thoughts.open) this.reasons.show(this.message.reasoning, now);
   }
 
   #makeThoughts(now) {
-    this.thoughts = element("details", "thoughts");
     const text = element("div", "thought");
-    this.thoughts.append(element("summary", ""), text);
-    this.thoughts.open = now && preference("showReasoning") !== false;
-    this.thoughts.addEventListener("toggle", () => this.update());
+    this.thoughts = made("details", { className: "thoughts", open: now }, element("summary"), text);
+    when(this.thoughts, "toggle", () => this.update());
     this.reasons = new Writing(text);
     this.text.before(this.thoughts);
   }

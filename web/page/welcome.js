@@ -1,103 +1,63 @@
 // The first run: the demo model says what it is, and offers the model that suits this machine. One click fetches it, and the
 // page changes over to it, also when it was closed meanwhile.
-import { cancelDownload, catalog, download, downloads, sentence } from "./api.js";
-import { $ } from "./dom.js";
-import { changeOver, chosen, say } from "./models.js";
+import { downloads } from "./api.js";
+import { $, when, write } from "./dom.js";
+import { changeOver, chosen, follow, recommended, rowNamed, say } from "./models.js";
 import { onStatus } from "./poll.js";
-import { pace, progressWords, showProgress, size } from "./words.js";
 
 const GOT = "getting"; // in localStorage: the model that was wanted, until the page has changed over to it
 const QUIET_MS = 1000; // the machine is measured for the offer: not while somebody asks already
 let timer = null;
-let offered = null; // the model's entry in the catalog
-let fetching = false;
+let looked = false;
 
 function greet({ demo, model, slots }) {
   if (!demo || (chosen() ?? model) !== model) return;
-  $("welcome-title").textContent = "Hello! I am the demo model.";
-  $("welcome-text").textContent =
+  write($("welcome-title"), "Hello! I am the demo model.");
+  write($("welcome-text"),
     "I am tiny: 6 MB that came with Linnet, so that you can try everything at once, without the internet. " +
-    "I know a few things and am often wrong. Whatever you write stays on this computer.";
-  if (!offered && !slots.busy) timer ??= setTimeout(look, QUIET_MS);
+    "I know a few things and am often wrong. Whatever you write stays on this computer.");
+  if (!looked && !slots.busy) timer ??= setTimeout(look, QUIET_MS);
 }
 
 async function look() {
   timer = null;
   if ($("welcome").hidden) return; // at the next look at the server, perhaps
   try {
-    await offer();
+    offer(await recommended(), await downloads());
   } catch (error) {
     console.warn("No model can be offered.", error); // the models dialog says what is wrong
   }
 }
 
-async function offer() {
-  offered = (await catalog()).find(({ recommended }) => recommended) ?? { name: "demo" };
-  if (offered.name === "demo") return; // nothing larger runs well here
-  showOffer();
-  const getting = localStorage.getItem(GOT);
-  const running = (await downloads()).some(({ model }) => model === offered.fetch);
-  if (running || (getting === offered.fetch && offered.fetch)) return get();
-  if (getting && offered.installed) await use(); // it came while the page was closed
-}
-
-function showOffer() {
-  const { name, good_for, bytes, tokens_per_s: rate, installed } = offered;
-  const facts = [good_for && `good for ${good_for}`, rate && `about ${pace(rate)} on this machine`].filter(Boolean);
-  $("offer-text").textContent = `${name} suits this machine${facts.length ? `: ${facts.join(", ")}` : ""}.`;
-  $("offer-get").textContent = installed ? `Use ${name}` : `Get ${name}${bytes ? ` · ${size(bytes)}` : ""}`;
+function offer(entry, running) {
+  looked = true;
+  if (!entry || entry.name === "demo") return; // nothing larger runs well here
+  const { name, fetch, installed } = entry;
+  const row = rowNamed(name);
+  row.showIn($("offered"), { fetch: get, use: change });
   $("offer").hidden = false;
+  const getting = localStorage.getItem(GOT);
+  if (getting && installed) change(row); // it came while the page was closed
+  else if (running.some(({ model }) => model === fetch) || (getting && getting === fetch)) get(row);
 }
 
 // Begins the download or joins it, and changes over.
-async function get() {
-  if (fetching) return;
-  fetching = true;
-  localStorage.setItem(GOT, offered.fetch);
-  $("offer-error").textContent = "";
-  show({ state: "listing" });
-  try {
-    for await (const progress of download(offered.fetch)) {
-      show(progress);
-      offered.name = progress.name ?? offered.name;
-    }
-    offered.installed = true;
-    await use();
-  } catch (error) {
-    localStorage.removeItem(GOT);
-    if (error.code !== "download_cancelled") $("offer-error").textContent = sentence(error);
-  } finally {
-    fetching = false;
-    show(null);
-  }
+async function get(row) {
+  localStorage.setItem(GOT, row.entry.fetch);
+  const name = await follow(row);
+  if (name) await change({ name });
+  else localStorage.removeItem(GOT);
 }
 
-async function use() {
+async function change({ name }) {
   localStorage.removeItem(GOT);
-  $("offer-step").textContent = `loading ${offered.name} …`;
-  if (!(await changeOver(offered.name))) return showOffer();
+  if (!(await changeOver(name))) return;
+  if ($("offer").contains(document.activeElement)) $("question").focus();
   $("offer").hidden = true;
-  $("welcome-title").textContent = "What would you like to know?";
-  $("welcome-text").textContent = `${offered.name} answers from now on. Everything stays on this computer.`;
-  say(`${offered.name} answers from now on.`);
+  write($("welcome-title"), "What would you like to know?");
+  write($("welcome-text"), `${name} answers from now on. Everything stays on this computer.`);
+  say(`${name} answers from now on.`);
 }
 
-function show(progress) {
-  const focused = document.activeElement === $(progress ? "offer-get" : "offer-cancel");
-  $("offer-progress").hidden = progress === null;
-  $("offer-get").hidden = progress !== null;
-  if (focused) $(progress ? "offer-cancel" : "offer-get").focus();
-  if (!progress) return;
-  const { step, amount, speed } = progressWords(progress);
-  showProgress($("offer-bar"), progress);
-  $("offer-amount").textContent = amount;
-  $("offer-speed").textContent = speed;
-  if ($("offer-step").textContent !== step) $("offer-step").textContent = step; // read aloud, so not again and again
-}
-
-$("offer-get").addEventListener("click", () => (offered.installed ? use() : get()));
-$("offer-cancel").addEventListener("click", () => {
-  cancelDownload(offered.fetch).catch((error) => ($("offer-error").textContent = sentence(error)));
-});
-$("offer-others").addEventListener("click", () => $("model").click());
+when("offer-others", "click", () => $("model").click());
 onStatus(greet);

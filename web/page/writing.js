@@ -1,7 +1,7 @@
 // Markdown that grows. The server renders and sanitizes it; blocks that are finished stay, only the tail is rendered again.
 import { ask } from "./api.js";
 import { copyBy } from "./clipboard.js";
-import { element } from "./dom.js";
+import { element, made, when } from "./dom.js";
 
 const PAUSE_MS = 100; // from one rendering of the tail to the next
 const SHARE = 4; // and so many times as long as one takes: the model needs the cores more
@@ -44,7 +44,13 @@ export class Writing {
     this.node = node;
   }
 
-  grow(text) {
+  // All of it so far; `grows`: there is more to come.
+  show(text, grows) {
+    if (grows) this.#grow(text.trim());
+    else this.#end(text.trim());
+  }
+
+  #grow(text) {
     if (text === this.#text) return;
     this.#text = text;
     if (this.#ended) this.#reopen();
@@ -53,7 +59,7 @@ export class Writing {
   }
 
   // The whole is rendered once more, for a link's address may come after the link; what is equal stays.
-  async end(text) {
+  async #end(text) {
     if (this.#ended && text === this.#text) return;
     clearTimeout(this.#timer);
     this.#timer = null;
@@ -137,23 +143,17 @@ export class Writing {
 function decorated(html) {
   const template = document.createElement("template");
   template.innerHTML = trusted(html);
-  for (const pre of template.content.querySelectorAll("pre")) {
-    const box = element("div", "code-box");
-    const head = element("div", "code-head");
-    const button = element("button", "quiet copy-code", "Copy");
-    button.type = "button";
-    button.setAttribute("aria-label", "Copy code");
-    head.append(element("span", "", pre.dataset.language ?? ""), button);
-    pre.tabIndex = 0; // it scrolls
+  const { content } = template;
+  for (const pre of content.querySelectorAll("pre")) {
+    const copy = made("button", { type: "button", className: "quiet copy-code", textContent: "Copy", ariaLabel: "Copy code" });
+    const head = made("div", { className: "code-head" }, element("span", "", pre.dataset.language), copy);
+    const box = made("div", { className: "code-box" }, head);
     pre.replaceWith(box);
-    box.append(head, pre);
+    pre.tabIndex = 0; // it scrolls
+    box.append(pre);
   }
-  for (const box of template.content.querySelectorAll(".table")) {
-    box.tabIndex = 0; // it scrolls, too
-    box.setAttribute("role", "group");
-    box.setAttribute("aria-label", "Table");
-  }
-  return template.content;
+  for (const box of content.querySelectorAll(".table")) Object.assign(box, { tabIndex: 0, role: "group", ariaLabel: "Table" });
+  return content;
 }
 
 // Makes the children of one node those of another and touches only what differs: a selection and a scrolled box stay.
@@ -171,6 +171,7 @@ function morph(old, fresh) {
   for (const node of before.slice(after.length)) node.remove();
 }
 
-document.addEventListener("click", ({ target }) => {
+// A box may get another button, or another text, as it grows.
+when(document, "click", ({ target }) => {
   if (target.matches?.(".copy-code")) copyBy(target, target.closest(".code-box").querySelector("pre").textContent);
 });
