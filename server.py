@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         path = store.find(settings.model, None if settings.no_cache else settings.cache_dir, models)
         listener = listen(settings.host, settings.port)
         folder = Folder(settings, path)
-        if (doubt := folder.doubt(path)) and not doubt.firm:  # what is no model at all, the loader says
+        if (doubt := folder.doubt(configure(settings, path))) and not doubt.firm:  # what is no model at all, the loader says
             raise memory.DoesNotFitError(f"{doubt.sentence} With --force it is loaded all the same.")
         model = None if settings.no_cache else identity.Watched(path, settings.cache_dir)
         kept = chats_file(settings)
@@ -101,25 +101,23 @@ class Folder(Shelf):
         if not self._answers:
             return Source(engine)
         model = watched or identity.Watched(path, settings.cache_dir, wait=False)
-        facts = {
-            "engine": metadata.version("llama-cpp-python"),
-            "n_ctx": engine.config.n_ctx,
-            "kv_type": engine.config.kv_type,
-        }
+        version = metadata.version("llama-cpp-python")
 
         def scope() -> Scope | None:
             known = model.of(engine.model_file())
-            return (
-                Scope(facts | {"model": known.sha256}, known.clock) if known and identity.EXACT not in known.clock else None
-            )
+            if not known or identity.EXACT in known.clock:
+                return None
+            facts = {"engine": version, "n_ctx": engine.config.n_ctx, "kv_type": engine.config.kv_type}
+            return Scope(facts | {"model": known.sha256}, known.clock)
 
         return Source(engine, self._answers, scope, settings.answer_age)
 
-    def doubt(self, path: Path) -> Doubt | None:
+    def doubt(self, config: Config) -> Doubt | None:
         """A file that is no model; one that does not fit, or would be too slow to wait for."""
+        path = Path(config.model_path)
         try:
             memory.sizes(store.check(path))
-            self._room.check(config := configure(self._settings, path))
+            self._room.check(config)
         except (store.StoreError, HeaderError, OSError) as error:
             return Doubt(f"{path.stem} cannot be loaded: {str(error).replace(str(path), path.name)}", firm=True)
         except memory.DoesNotFitError as error:

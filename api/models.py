@@ -2,8 +2,8 @@
 
 GET    /v1/models, /v1/models/NAME      each with its `state`: loaded, loading, unloaded or failed
 GET    /models/catalog                  what is installed or recommended, what fits here and how fast it would be
-POST   /models/load    {"model": NAME, "force": false}    begins to load it, and waits until it is: the same object
-POST   /models/unload  {"model": NAME}                    waits until its memory is free
+POST   /models/load    {"model": NAME, "force": false, "ctx": N}    begins to load it, and waits until it is: the same object
+POST   /models/unload  {"model": NAME}                              waits until its memory is free
 DELETE /models/NAME                                       deletes its file
 """
 
@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
+from pydantic import Field
 
 from api.answer import POLL_S, ClientGone, client_gone
 from api.body import ModelBody, read
 from api.errors import ApiError, from_failed
-from api.pool import DEFAULT, Model, Pool
+from api.pool import DEFAULT, Pool
+from engine.client import Engine
 from engine.request import Failed, Trouble
 from engine.stream import LOADS, State
 
@@ -31,6 +33,7 @@ class LoadBody(ModelBody):
     """POST /models/load."""
 
     force: bool = False  # also a model that does not fit, or would be slower than a token a second
+    ctx: int | None = Field(None, ge=64, le=2**20)  # tokens one request may use, from now on; null: as it is
 
 
 def blueprint(pool: Pool) -> Blueprint:
@@ -59,19 +62,14 @@ def blueprint(pool: Pool) -> Blueprint:
     def load() -> Response:
         body = read(LoadBody, request.get_data(cache=False))
         with one_of(places):
-            model = pool.load(body.model, body.force)
-            try:
-                wait(model, request.environ)
-            finally:
-                model.engine.give_up()
-        return jsonify(told(pool, model.name, started))
+            name = loaded(pool, body, request.environ)
+        return jsonify(told(pool, name, started))
 
     @routes.post("/models/unload")
     def unload() -> Response:
         model = pool.get(read(ModelBody, request.get_data(cache=False)).model)
         with one_of(places):
-            while not model.engine.unload(POLL_S):
-                leave_if_gone(request.environ)
+            leave(model.engine, request.environ)
         return jsonify(told(pool, model.name, started))
 
     @routes.delete("/models/<path:name>")
@@ -93,9 +91,34 @@ def one_of(places: threading.Semaphore) -> Iterator[None]:
         places.release()
 
 
-def wait(model: Model, environ: dict[str, Any]) -> None:
+def loaded(pool: Pool, body: LoadBody, environ: dict[str, Any]) -> str:
+    """Loads a model and waits for it; its name. Raises ApiError; then its context is what it was. ClientGone."""
+    engine = pool.get(body.model).engine
+    n_ctx, resized = engine.config.n_ctx, bool(body.ctx and pool.resize(body.model, body.ctx, body.force))
+    if resized:
+        leave(engine, environ)
+    try:
+        model = pool.load(body.model, body.force)
+        try:
+            wait(model.engine, environ)
+        finally:
+            model.engine.give_up()
+    except ApiError:
+        if resized:
+            engine.resize(n_ctx)
+        raise
+    return model.name
+
+
+def leave(engine: Engine, environ: dict[str, Any]) -> None:
+    """Until its worker has gone, if it has one. Raises ClientGone."""
+    while not engine.unload(POLL_S):
+        leave_if_gone(environ)
+
+
+def wait(engine: Engine, environ: dict[str, Any]) -> None:
     """Until it is loaded. Raises ApiError 503 with the reason when it cannot be; ClientGone."""
-    while (status := model.engine.wait(POLL_S)).state in LOADS:
+    while (status := engine.wait(POLL_S)).state in LOADS:
         leave_if_gone(environ)
     if status.state is not State.READY:
         message = status.failure or "The model was not loaded."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from api.errors import ApiError
 from api.source import Source
 from cache.store import Store
 from engine.client import Engine
+from engine.request import Config
 from engine.stream import LOADS, State
 from engine.tally import Tally
 
@@ -63,7 +64,7 @@ class Shelf:
         """Answers of this model; its engine is not started."""
         raise FileNotFoundError(path)
 
-    def doubt(self, path: Path) -> Doubt | None:
+    def doubt(self, config: Config) -> Doubt | None:
         """What is to be said before it is loaded. It may take some seconds."""
         return None
 
@@ -122,6 +123,17 @@ class Pool:
     def catalog(self) -> list[dict[str, Any]]:
         """What there is to be had; see Shelf."""
         return self._shelf.catalog()
+
+    def resize(self, name: str, n_ctx: int, force: bool) -> bool:
+        """Lets a model go that has another context; whether it has. Raises ApiError as `load` does; then it stays."""
+        model = self.get(name)
+        engine = model.engine
+        ready = engine.status().ready
+        if n_ctx == (engine.config.n_ctx or (ready and ready.n_ctx)):
+            return False
+        self._doubt(model, replace(engine.config, n_ctx=n_ctx), force)
+        engine.resize(n_ctx)
+        return True
 
     def load(self, name: str | None, force: bool) -> Model:
         """Begins to load a model. Raises ApiError 404; 409 for one that should not be loaded, 422 for one that cannot be."""
@@ -204,9 +216,11 @@ class Pool:
 
     def _check(self, model: Model, force: bool = False) -> None:
         """Raises ApiError for a model that is not loaded, and should not be."""
-        if model.engine.status().state in AT_HOME:
-            return
-        doubt = self._shelf.doubt(Path(model.engine.config.model_path))
+        if model.engine.status().state not in AT_HOME:
+            self._doubt(model, model.engine.config, force)
+
+    def _doubt(self, model: Model, config: Config, force: bool) -> None:
+        doubt = self._shelf.doubt(config)
         if doubt and doubt.firm:
             raise ApiError(422, doubt.sentence, code="model_broken", param="model")
         if doubt and not force:

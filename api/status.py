@@ -95,6 +95,7 @@ class Facts:
             "name": model.name,
             "state": self._pool.state(model.name),
             "context": status.ready.n_ctx if status.ready else None,
+            "trained_context": status.ready.n_ctx_train if status.ready else None,
             "busy": busy,
             "waiting": status.n_requests - busy,
             "restarts": status.n_restarts,

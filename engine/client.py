@@ -7,6 +7,7 @@ the worker is looked after here (engine.supervisor), and nobody else knows where
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from engine.request import Cancel, Failed, Request, Trouble, stamp
 from engine.stream import NOTHING, OPEN, Begun, Sink, State, Stream, Work, refusal
@@ -66,6 +67,12 @@ class Engine(Supervisor):
             self._tell()
         if process:
             process.send(Cancel(id))
+
+    def resize(self, n_ctx: int | None) -> None:
+        """The context of the next worker; the one that runs goes once it has finished what it has."""
+        with self._changed:
+            self.config = replace(self.config, n_ctx=n_ctx)
+        self.leave(firmly=True)
 
     def drain(self, timeout_s: float) -> bool:
         """Takes no new requests and waits for those that run; whether all of them ended in time."""

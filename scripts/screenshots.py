@@ -57,6 +57,22 @@ STATUS = {  # what it has done
     "cache": {"hits": 212, "misses": 391, "joined": 9, "entries": 388, "bytes": 911_360, "saved_s": 5210, "hit_rate": 0.361},
     "prefix": {"known_tokens": 214_332, "read_tokens": 98_120, "known_rate": 0.686},
     "slots": {"n": 4, "busy": 2},
+    "memory": {"front_bytes": 129.7e6, "worker_bytes": 1.43e9, "available_bytes": FREE_BYTES},
+    "description": "qwen2 1.5B Q4_K - Medium",
+    "threads": 4,
+    "engine": "llama-cpp-python 0.3.36",
+    "models": [
+        {
+            "name": "example",
+            "state": "loaded",
+            "context": 4096,
+            "busy": 2,
+            "waiting": 0,
+            "restarts": 0,
+            "worker_bytes": 1.43e9,
+        }
+    ],
+    "context": 4096,
     "answers": 612,
     "requests": 2,
     "uptime_s": 93_600,

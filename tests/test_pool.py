@@ -115,6 +115,51 @@ def test_an_unloaded_models_process_is_gone_and_its_memory_is_back(linnet):
     assert linnet.ask("one").status_code == 200, "and it can be loaded again"
 
 
+def context_of(linnet: Front, name: str) -> int:
+    models = json.loads(linnet.http.get("/status").data)["models"]
+    return int(next(model["context"] for model in models if model["name"] == name))
+
+
+def test_a_model_is_loaded_anew_with_another_context_when_its_answers_have_ended(linnet):
+    words = [{"role": "user", "content": "word " * 300}]
+    with linnet.http.post(CHAT, json=BODY | {"stream": True}, buffered=False) as running:
+        resizing = threading.Thread(
+            target=lambda: linnet.http.post("/models/load", json={"model": "default", "ctx": 256}), daemon=True
+        )
+        resizing.start()
+        assert b"[DONE]" in running.data
+        resizing.join(PATIENCE_S)
+    assert context_of(linnet, "demo") == 256
+    assert error_of(linnet.ask(messages=words))["code"] == "context_length_exceeded"
+    pid = linnet.pool.default.engine.status().worker_pid
+    assert linnet.http.post("/models/load", json={"model": "demo", "ctx": 256}).status_code == 200
+    assert linnet.pool.default.engine.status().worker_pid == pid, "it has that context already"
+    assert linnet.http.post("/models/load", json={"model": "demo", "ctx": 512}).json["state"] == "loaded"
+    assert linnet.ask(messages=words).status_code == 200
+    assert error_of(linnet.http.post("/models/load", json={"model": "demo", "ctx": 10}))["param"] == "ctx"
+
+
+def test_a_context_that_cannot_be_had_leaves_the_one_there_was(linnet, monkeypatch):
+    room = linnet.folder._room
+    pid, context = linnet.pool.default.engine.status().worker_pid, context_of(linnet, "demo")
+    wanted = {"model": "demo", "ctx": 2 * context}
+    with monkeypatch.context() as small:
+        small.setattr("engine.memory.available", lambda: 10**6)
+        small.setattr("engine.memory.own", lambda _: 0)
+        assert error_of(linnet.http.post("/models/load", json=wanted))["code"] == "model_needs_force"
+        assert linnet.pool.default.engine.status().worker_pid == pid
+
+    def take(_: Supervisor) -> bool:
+        raise DoesNotFitError("Another program has just taken the memory.")
+
+    with monkeypatch.context() as full:
+        full.setattr(room, "take", take)
+        refused = error_of(linnet.http.post("/models/load", json=wanted))
+    assert refused["message"] == "Another program has just taken the memory."
+    assert linnet.ask().status_code == 200
+    assert context_of(linnet, "demo") == context
+
+
 def test_a_model_under_two_names_has_the_same_answers(linnet):
     made = linnet.ask()
     known = linnet.ask("one")

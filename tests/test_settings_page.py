@@ -132,6 +132,23 @@ def test_the_answers_kept_are_told_and_forgotten(tmp_path, open_page):
         expect(page.locator("#status-line")).to_contain_text("0 kept")
 
 
+def test_the_model_is_loaded_anew_for_longer_chats(open_page):
+    with Server("--ctx", "1500") as server:
+        page = settings(open_page(server))
+        choice, said = page.get_by_label("Longest chat"), page.locator("#settings-said")
+        expect(choice).to_have_value("1500")
+        assert choice.locator("option").evaluate_all("(all) => all.map(({ value }) => value)") == ["1024", "1500", "2048"]
+        choice.select_option("2048")
+        page.get_by_role("button", name="Load with this context").click()
+        expect(said).to_have_text("The model is loaded.")
+        expect(page.locator("#status-facts")).to_contain_text("of 2,048 tokens")
+        error = {"message": "It does not fit.", "type": "x", "param": "model", "code": "model_needs_force"}
+        page.route("**/models/load", lambda route: route.fulfill(status=409, json={"error": error}))
+        choice.select_option("1024")
+        page.get_by_role("button", name="Load with this context").click()
+        expect(said).to_have_text("It does not fit.")
+
+
 def test_the_dialog_is_named_and_needs_no_mouse(told, open_page):
     page = open_page(told)
     opener = page.get_by_role("button", name="Settings", exact=True)

@@ -25,6 +25,7 @@ const PRESETS = {
   tutor: "You are a patient tutor. Explain step by step in simple words, then ask one question to see what was understood.",
 };
 const WORDS = 0.75; // of English in a token
+const LEAST_CONTEXT = 1024; // tokens
 const nameOf = ({ id, name }) => name || id; // of its value: the temperature has two controls
 const inputs = $("settings").querySelectorAll("input, select, textarea");
 const controls = [...inputs].filter((control) => nameOf(control) in DEFAULTS);
@@ -163,17 +164,32 @@ function showServer(status) {
   server = status.defaults;
   const { cache } = status;
   const name = chosen() ?? status.model;
-  const context = status.models.find((model) => model.name === name)?.context;
+  showContext(status.models.find((model) => model.name === name) ?? {});
   write($("set-model"), name);
-  write($("context-said"), context
-    ? `This model takes ${count(context)} tokens, about ${count(Math.round(context * WORDS))} words.`
-    : "How long a chat may be depends on the model.");
   write($("set-kept"), cache
     ? `${cache.entries} kept · ${size(cache.bytes)}. The same question is answered at once, and costs nothing.`
     : "This server keeps no answers.");
   $("forget").disabled = !cache?.entries;
   $("sign-out").hidden = !status.needs_key;
   if ($("settings").open) show();
+}
+
+// Doublings of the least context, the model's own, and what it was trained for; none while it is not loaded.
+function showContext({ context, trained_context: most }) {
+  const doublings = Array.from({ length: 8 }, (_, i) => LEAST_CONTEXT << i).filter((n) => n < most);
+  const sizes = context ? [...new Set([...doublings, context, most])].sort((a, b) => a - b) : [];
+  $("resize").disabled = !context;
+  if ($("context").dataset.shown === `${sizes} ${context}`) return; // what was chosen stays until it is loaded
+  $("context").dataset.shown = `${sizes} ${context}`;
+  const words = (n) => `${count(n)} tokens, about ${count(Math.round((n * WORDS) / 100) * 100)} words`;
+  $("context").replaceChildren(...sizes.map((n) => new Option(words(n), n, false, n === context)));
+}
+
+async function resize() {
+  say("Loading the model …");
+  await ask("/models/load", "POST", { model: chosen() ?? "default", ctx: Number($("context").value) });
+  say("The model is loaded.");
+  pollNow();
 }
 
 when("settings", "input", ({ target }) => {
@@ -188,6 +204,7 @@ when("save-preset", "click", savePreset);
 when("preset-name", "keydown", ({ key }) => key === "Enter" && savePreset());
 when("forget-preset", "click", forgetPreset);
 when("forget", "click", trying(forgetAnswers));
+when("resize", "click", trying(resize));
 when("sign-out", "click", trying(signOut));
 when("restore", "click", () => {
   change({ ...DEFAULTS });
