@@ -17,6 +17,7 @@ from api.errors import ApiError, from_failed
 from api.source import Found, how
 from engine.client import FULL
 from engine.request import Accepted, Delta, Event, Failed, Finished, Progress, Result, Trouble
+from engine.stream import LOADS
 
 log = logging.getLogger("linnet")
 LOGS_ITSELF = "linnet.logs_itself"  # in a request's environ: its line comes when its answer ends
@@ -81,6 +82,7 @@ class Answer:
         self.n_prompt = 0
         self.result: list[Any] = []  # what was asked for beside an answer
         self._events = [found.events for found in founds]
+        self._engines = [found.engine for found in founds if found.engine]
         self._how = how(founds)
         self._params, self._quiet = params, quiet
         if not quiet:
@@ -111,6 +113,11 @@ class Answer:
             self.close()
             raise
         return True
+
+    @property
+    def loads(self) -> bool:
+        """Whether its model is being loaded."""
+        return any(engine.status().state in LOADS for engine in self._engines)
 
     def __iter__(self) -> Self:
         return self

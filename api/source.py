@@ -61,6 +61,7 @@ class Found:
     how: str  # as in the header X-Linnet-Cache
     age_s: int | None = None
     fingerprint: str = ""  # of what made it, now or earlier
+    engine: Engine | None = None  # that makes it
 
 
 def how(founds: Sequence[Found]) -> str:
@@ -143,7 +144,7 @@ class Source:
             return self._made(self._start(store, key, order, facts, entry), "miss")
 
     def _made(self, stream: Stream, how: str) -> Found:
-        return Found(stream, how, fingerprint=fingerprint(self.engine))
+        return Found(stream, how, fingerprint=fingerprint(self.engine), engine=self.engine)
 
     def again(self, found: Found) -> Found | None:
         """The same answer once more, where it is just being made."""

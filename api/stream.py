@@ -54,7 +54,7 @@ class EventStream:
         try:
             silence_s = 0.0
             while not self._answer.accept(silence_s):
-                yield comment("the model is being loaded")
+                yield comment("the model is being loaded" if self._answer.loads else "still here")
                 silence_s = SILENCE_S
             yield from writer.begin()
             for index, what in self._answer:

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from engine.request import Event, Failed, Finished, Progress, Request, Trouble
+from engine.stream import State
 from tests.browser import CONTRAST, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
 from tests.conftest import Server
 from tests.stub import StubServer, stub
@@ -68,13 +69,37 @@ def last_text(page: Page):
     return answers(page).last.locator(".text")
 
 
+def test_a_link_says_the_host_that_a_browser_goes_to(serve, open_page):
+    text = (
+        "[a](https://bank.example@evil.example/) [b](https:///evil.example/x) [c](mailto:a@b.example) <https://b.example/x>"
+    )
+    page = open_page(serve(lambda _: [text, " [d](https:bank.example/in@evil.example)"]))
+    ask(page, "where?")
+    ended(page)
+    hosts = last_text(page).locator("a").evaluate_all("(links) => links.map(({ dataset }) => dataset.host ?? null)")
+    assert hosts == ["evil.example", "evil.example", "a@b.example", None]
+
+
+def test_who_deletes_a_turn_is_then_at_the_one_before(serve, open_page):
+    page = open_page(serve(lambda _: ["Yes."]))
+    ask(page, "well?")
+    ended(page)
+    page.keyboard.press("Alt+Shift+L")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(answers(page)).to_have_count(0)
+    expect(page.locator(".turn.user")).to_be_focused()
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_answer_says_that_its_model_is_still_being_loaded(serve, open_page, tmp_path, kept):
     server = serve(lambda _: ["Hello."], chats=tmp_path / "chats.db" if kept else None)
     server.engine.loaded.clear()
+    server.engine.state = State.LOADING
     page = open_page(server)
     ask(page, "hello")
     expect(answers(page).locator(".facts")).to_have_text("loading the model …")
+    server.engine.state = State.READY
     server.engine.loaded.set()
     expect(last_text(page)).to_have_text("Hello.")
 

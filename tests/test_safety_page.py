@@ -108,7 +108,7 @@ ELEMENTS = (
     "msubsup msup mtable mtd mtext mtr munder munderover"
 ).split()
 ATTRIBUTES = (
-    "class data-host data-language href rel start target title "
+    "class data-language href rel start target title "
     "accent accentunder columnalign columnlines columnspacing columnspan depth display displaystyle fence form height "
     "linethickness lspace mathvariant maxsize minsize movablelimits notation rowlines rowspacing rowspan rspace "
     "scriptlevel separator stretchy symmetric voffset width"

@@ -247,7 +247,7 @@ def test_the_demo_greets_and_its_offer_is_fetched_and_used_also_across_a_reload(
     assert page.evaluate("localStorage.getting ?? null") is None
     offer.get_by_role("button", name="Download").click()
     expect(page.locator("#model")).to_have_text(MODEL)
-    expect(page.locator("#welcome-text")).to_contain_text(f"{MODEL} answers from now on.")
+    expect(page.locator("#note")).to_have_text(f"{MODEL} answers from now on.")
     expect(offer).to_be_hidden()
     expect(page.get_by_label("Your message")).to_be_focused()
     expect(page.locator("#spoken")).to_have_text(f"{MODEL} is installed.")
@@ -268,10 +268,18 @@ def test_a_model_that_came_while_the_page_was_closed_is_used_but_not_where_it_is
     dialog = page.get_by_role("dialog", name="Models")
     expect(dialog.get_by_role("group", name="It would be slow.")).to_be_visible()
     expect(page.locator("#model")).to_have_text("demo")
-    page.unroute("**/models/load")
+    expect(dialog.get_by_role("button", name="No")).to_be_focused()
     page.keyboard.press("Escape")
-    page.get_by_role("group", name="A bigger model").get_by_role("button", name="Load it all the same").click()
+    offer = page.get_by_role("group", name="A bigger model")
+    page.keyboard.press("Escape")
+    expect(offer).to_be_visible()
+    expect(offer.get_by_text("It would be slow.")).to_be_hidden()
+    offer.get_by_role("button", name="Use").click()
+    page.unroute("**/models/load")
+    dialog.get_by_role("button", name="Load it all the same").click()
     expect(page.locator("#model")).to_have_text("older")
+    expect(offer).to_be_hidden()
+    expect(page.get_by_role("heading", name="What would you like to know?", include_hidden=True)).to_be_attached()
     assert page.evaluate("localStorage.getting ?? null") is None
 
 

@@ -234,6 +234,31 @@ def test_where_it_is_narrow_the_chats_are_a_drawer_that_keeps_the_focus(kept, op
     opener.click()
     page.mouse.click(310, 300)
     expect(page.locator("#chats")).to_be_hidden()
+    opener.click()
+    page.keyboard.press("Control+,")
+    page.keyboard.press("Escape")
+    expect(page.locator("#settings")).to_be_hidden()
+    expect(page.locator("#chats")).to_be_visible()
+    for key in ("/", "Control+Shift+O"):
+        page.keyboard.press(key)
+        expect(page.locator("#chats")).to_be_hidden()
+        expect(page.get_by_label("Your message")).to_be_focused()
+        opener.click()
+
+
+def test_a_chat_in_the_list_stays_the_stop_of_tab_while_the_list_changes(kept, open_page):
+    page = open_page(kept)
+    for text in ("first", "second"):
+        begin(page, text)
+    link(page, "second").focus()
+    page.keyboard.press("ArrowDown")
+    expect(link(page, "first")).to_be_focused()
+    page.request.post(f"{kept.url}/api/chats", data={"title": "third"})
+    page.evaluate("import('/web/poll.js').then(({ pollNow }) => pollNow())")
+    expect(link(page, "third")).to_be_visible()
+    expect(link(page, "first")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="first: more")).to_be_focused()
 
 
 def zipped(**files: str) -> bytes:
@@ -430,11 +455,13 @@ def test_a_server_that_keeps_no_chats_shows_none(unkept, open_page):
     page = open_page(unkept)
     expect(page.locator("#chats")).to_be_hidden()
     expect(page.locator("#open-chats")).to_be_hidden()
-    for key in ("Control+k", "Control+b", "F2", "Alt+s", "Alt+z"):
+    for key in ("Control+k", "Control+b", "F2", "Alt+a", "Alt+i", "Alt+s", "Alt+z"):
         page.keyboard.press(key)
     expect(page.locator("#note")).to_have_text("This chat is not stored.")
     ask(page, "hello")
     expect(answers(page).locator(".text")).to_have_text("Yes.")
+    page.keyboard.press("Alt+p")
+    expect(page.locator("#private")).to_be_visible()
 
 
 def test_reading_ahead_costs_an_answer_no_step_and_no_token():

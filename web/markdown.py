@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
-from urllib.parse import urlsplit
 
 import nh3
 import pygments
@@ -34,7 +33,8 @@ MOST_LEXING_S = 0.3  # of the processor's time for the same
 DEEPEST = 40  # quotes and lists in each other
 LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")  # as the parser has it
 SCHEMES = {"http", "https", "mailto"}
-SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+ADDRESS = re.compile(r"https?://|mailto:", re.IGNORECASE)  # without slashes a browser goes on from the page's own address
 TASK = {"[ ] ": "☐ ", "[x] ": "☑ ", "[X] ": "☑ "}
 ITEM_NUMBER = re.compile(r" {0,3}\d{1,9}\s*")
 # The first word of a line is pygments' name of a language, the rest what people call it. None of these lexers lingers
@@ -101,7 +101,7 @@ CLEANER = nh3.Cleaner(
         *MATH,
     },
     clean_content_tags={"script", "style", "template", "noscript"},
-    attributes={"a": {"href", "title", "data-host"}, "ol": {"start"}} | {tag: set(MATH_ATTRIBUTES) for tag in MATH},
+    attributes={"a": {"href", "title"}, "ol": {"start"}} | {tag: set(MATH_ATTRIBUTES) for tag in MATH},
     tag_attribute_values={"pre": {"data-language": set(LANGUAGES.values())}},
     set_tag_attribute_values={"a": {"target": "_blank"}},
     allowed_classes={
@@ -182,8 +182,7 @@ def _parser() -> MarkdownIt:
 
 
 def _may_be_linked(address: str) -> bool:
-    scheme = SCHEME.match(address)
-    return not scheme or scheme[1].lower() in SCHEMES
+    return not SCHEME.match(address) or ADDRESS.match(address) is not None
 
 
 def _tasks_and_sides(state: StateCore) -> None:
@@ -201,7 +200,7 @@ def _tasks_and_sides(state: StateCore) -> None:
 class _Renderer(RendererHTML):
     def link_open(self, tokens: Sequence[Token], i: int, options: Any, env: Any) -> str:
         env["in_link"] = True
-        return _link(str(tokens[i].attrs["href"]), told=tokens[i].info == "auto")
+        return _link(str(tokens[i].attrs["href"]))
 
     def link_close(self, tokens: Sequence[Token], i: int, options: Any, env: Any) -> str:
         env["in_link"] = False
@@ -224,18 +223,8 @@ class _Renderer(RendererHTML):
         return "</table></div>\n"
 
 
-def _link(address: str, told: bool = False) -> str:
-    """`told`: its text is the address. Else the page shows the host to those who have no mouse, who never see a title."""
-    host = "" if told else f' data-host="{escape(_host(address))}"'
-    return f'<a href="{escape(address)}" title="{escape(address)}"{host}>'
-
-
-def _host(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return address
-    return parts.hostname or parts.path
+def _link(address: str) -> str:
+    return f'<a href="{escape(address)}" title="{escape(address)}">'
 
 
 @functools.lru_cache(64)  # finished code in an answer that grows

@@ -58,7 +58,8 @@ function show(shown = chat) {
 function leave() {
   chat.reader?.abort();
   chat.left = true;
-  if (chat.private && !isEmpty()) tell("error", new ApiError(0, { message: "The private chat has ended: it is not stored." }));
+  const message = "The private chat has ended: it is not stored.";
+  if (chat.private && !isEmpty()) tell("error", new ApiError(0, { message }));
 }
 
 export function newChat({ private: isPrivate = false } = {}) {

@@ -25,9 +25,11 @@ export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-// Makes these the children, and moves only what is not in its place: a moved node loses the focus.
+// Makes these the children and moves no more than it must. Whether the focus was lost, as of a node that goes or is moved.
 export function place(parent, nodes) {
   const stay = new Set(nodes);
+  const focused = parent.contains(document.activeElement);
   for (const node of [...parent.children]) if (!stay.has(node)) node.remove();
   nodes.forEach((node, i) => parent.children[i] !== node && parent.insertBefore(node, parent.children[i] ?? null));
+  return focused && !parent.contains(document.activeElement);
 }

@@ -1,8 +1,7 @@
 // The keys of all actions. One list: what is bound is what the dialog shows.
 import { isAnswering, stop } from "./chat.js";
-import { focus } from "./composer.js";
 import { $, made, when } from "./dom.js";
-import { act as actOn, idOf, search } from "./sidebar.js";
+import { act as actOn, idOf, newPrivate, search, toComposer } from "./sidebar.js";
 
 const isMac = /Mac|iPhone|iPad/i.test(navigator.userAgentData?.platform ?? navigator.platform); // "macOS", "MacIntel"
 const SIGNS = { Mod: "Ctrl", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc" };
@@ -20,11 +19,11 @@ const free = ({ target }) => target.matches("body, main, .branches *") || (targe
 const unwritten = ({ target }) => !target.matches(WRITES);
 const inList = ({ target }) => target.closest("#chat-list") && unwritten({ target });
 
-// [key, what it does, act, where]. The act may be the id of what is clicked; without one it is told here, and done elsewhere.
+// [key, what it does, act, where]. The act may be the id of what is clicked; without one it is done elsewhere.
 const KEYS = {
   Chats: [
     ["Mod+Shift+O", "New chat", "new-chat"],
-    ["Alt+P", "New private chat", "new-private"],
+    ["Alt+P", "New private chat", newPrivate],
     ["Mod+K", "Search the chats", search],
     ["Mod+B", "Show or hide the chats", "open-chats"],
     ["F2", "Rename the chat", ofChat("rename")],
@@ -40,7 +39,7 @@ const KEYS = {
   Message: [
     ["Enter", "Send"],
     ["Shift+Enter", "Break the line"],
-    ["/", "Write", focus, unwritten],
+    ["/", "Write", toComposer, unwritten],
     ["Alt+U", "Attach text files", "attach"],
     ["Alt+E", "Edit the last question", button(".user", "edit")],
     ["Alt+Shift+C", "Copy the last question", button(".user", "copy")],
@@ -87,14 +86,14 @@ function table([name, keys]) {
 }
 
 when(document, "keydown", (event) => {
-  const taken = event.isComposing || event.defaultPrevented || event.getModifierState("AltGraph");
-  if (taken || document.querySelector("dialog[open]")) return;
+  if (!event.code || event.isComposing || event.defaultPrevented) return; // without a code it is no key, but filled in
+  if (event.getModifierState("AltGraph") || document.querySelector("dialog[open]")) return;
   const pressed = keyOf(event);
   const fits = ([key, , act, where]) => key === pressed && act && (!where || where(event));
   const [, , act] = Object.values(KEYS).flat().find(fits) ?? [];
   if (!act) return;
   event.preventDefault();
-  if (typeof act === "string") $(act).click();
+  if (typeof act === "string") $(act)?.click(); // there are no chats where none are kept
   else act(event);
 });
 when("open-keys", "click", openKeys);

@@ -39,6 +39,7 @@ export async function recommended() {
 export async function openModels(denied) {
   say("");
   if (!$("models").open) $("models").showModal();
+  [...rows.values()].find(({ question }) => question)?.views[0].part.no.focus();
   await refresh(denied);
   for (const { model } of await downloads().catch(() => [])) follow(rowOf(model), model); // the error is shown already
 }
@@ -71,10 +72,8 @@ async function refresh(denied = () => {}) {
   }
   const names = new Set([...known.map(({ name }) => name), ...installed.map(({ id }) => id)]);
   for (const [name, row] of rows) if (!names.has(name) && !row.following && !row.error) rows.delete(name);
-  const list = $("models-list");
-  const focused = list.contains(document.activeElement);
-  place(list, [...new Set([...names, ...rows.keys()])].map((name) => rowNamed(name).node));
-  if (focused && !list.contains(document.activeElement)) list.focus();
+  const nodes = [...new Set([...names, ...rows.keys()])].map((name) => rowNamed(name).node);
+  if (place($("models-list"), nodes)) $("models-list").focus();
   for (const row of rows.values()) row.show();
 }
 
@@ -250,7 +249,7 @@ class Row {
 
 when("composer", "submit", () => say(""));
 when("models", "close", () => {
-  for (const row of rows.values()) row.error = ""; // read, or out of date when it opens again
+  for (const row of rows.values()) Object.assign(row, { error: "", question: null }).show(); // read, or out of date
 });
 when("another", "submit", (event) => {
   event.preventDefault();

@@ -5,6 +5,7 @@ import { focus } from "./composer.js";
 import { $, when } from "./dom.js";
 import { lookForModels, openModels, say, showModel } from "./models.js";
 import { pollNow } from "./poll.js";
+import { toComposer } from "./sidebar.js";
 
 const HOVERS = matchMedia("(hover: hover)");
 
@@ -42,7 +43,7 @@ async function openAddressed() {
 function begin() {
   say("");
   newChat();
-  focus();
+  toComposer();
 }
 
 function askForKey(error = "") {

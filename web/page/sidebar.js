@@ -62,9 +62,9 @@ function draw() {
   const groups = Object.entries(Object.groupBy(chats, groupOf));
   const empty = () => [element("p", "", query() ? "Nothing was found." : "No chats yet.")];
   place(list, groups.length ? groups.flatMap(section) : empty());
-  rove(linkOf(currentChat().id) ?? links()[0]);
-  if (!focused || list.contains(document.activeElement)) return;
-  (linkOf(focused.dataset.id) ?? links()[at] ?? links().at(-1) ?? wanted).focus();
+  const here = document.activeElement.closest("#chat-list li");
+  rove(here?.querySelector("a") ?? linkOf(currentChat().id) ?? links()[0]);
+  if (focused && !here) (linkOf(focused.dataset.id) ?? links()[at] ?? links().at(-1) ?? wanted).focus();
 }
 
 function section([name, found]) {
@@ -175,8 +175,13 @@ function leave(isPrivate = false) {
   newChat({ private: isPrivate });
 }
 
-function newPrivate() {
+export function newPrivate() {
   leave(true);
+  toComposer();
+}
+
+// The drawer lies over the composer.
+export function toComposer() {
   close();
   focus();
 }
@@ -267,7 +272,7 @@ function wire() {
   });
   when(document, "click", ({ target }) => target === document.body && close()); // beside the drawer
   when(document, "keydown", (event) => {
-    if (event.key !== "Escape" || busy || !isOver()) return;
+    if (event.key !== "Escape" || busy || !isOver() || document.querySelector("dialog[open]")) return;
     event.stopPropagation();
     close();
   }, { capture: true });

@@ -41,7 +41,7 @@ function* facts({ model, models, slots, queue, cache, tokens_per_s: rate }) {
 
 function show(status) {
   const all = [...facts(status)].map(([className, text, title], i, { length }) =>
-    made("span", { className: `fact ${className}`, title }, text, i < length - 1 && " · "),
+    made("span", { className, title }, text, i < length - 1 && " · "),
   );
   $("status-facts").replaceChildren(...all);
 }

@@ -65,7 +65,7 @@ function parsed(text) {
   try {
     return JSON.parse(text, wellFormed);
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
+    if (!(error instanceof SyntaxError || error instanceof RangeError)) throw error; // RangeError: too deep
   }
 }
 

@@ -27,7 +27,7 @@ export const turnOf = (message) => shown.get(message);
 export function showBranch(branch, siblings) {
   const turns = branch.map((message) => shown.get(message) ?? new (message.role === "user" ? Question : Answer)(message));
   shown = new Map(turns.map((turn) => [turn.message, turn]));
-  place($("turns"), turns.map(({ node }) => node));
+  if (place($("turns"), turns.map(({ node }) => node))) (turns.at(-1)?.node ?? $("question")).focus({ preventScroll: true });
   for (const turn of turns) {
     turn.showBranches(siblings(turn.message));
     turn.isLast = turn === turns.at(-1);
@@ -92,7 +92,7 @@ class Turn {
     const ariaLabel = "Delete this and what follows?";
     const leave = () => {
       asked.replaceWith(this.actions);
-      this.actions.lastChild.focus();
+      (this.actions.lastChild ?? this.node).focus();
     };
     const no = button("No", leave);
     const yes = button("Delete", () => act("delete", this.message));

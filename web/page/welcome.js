@@ -7,16 +7,23 @@ import { onStatus } from "./poll.js";
 
 const GOT = "getting"; // in localStorage: the model that was wanted, until the page has changed over to it
 const QUIET_MS = 1000; // the machine is measured for the offer: not while somebody asks already
+const GREETING = [
+  "Hello! I am the demo model.",
+  "I am tiny: 6 MB that came with Linnet, to try everything at once, without the internet. I know little and am often wrong. " +
+    "What you write stays on this computer.",
+];
+const words = [$("welcome-title"), $("welcome-text")];
+const WELCOME = words.map(({ textContent }) => textContent); // for all other models
 let timer = null;
 let looked = false;
+let offered = null; // the row of the model
 
 function greet({ demo, model, slots }) {
-  if (!demo || (chosen() ?? model) !== model) return;
-  write($("welcome-title"), "Hello! I am the demo model.");
-  write($("welcome-text"),
-    "I am tiny: 6 MB that came with Linnet, so that you can try everything at once, without the internet. " +
-    "I know a few things and am often wrong. Whatever you write stays on this computer.");
-  if (!looked && !slots.busy) timer ??= setTimeout(look, QUIET_MS);
+  const is_demo = (demo && (chosen() ?? model) === model) || offered?.doing === "loading";
+  words.forEach((node, i) => write(node, (is_demo ? GREETING : WELCOME)[i]));
+  if (!is_demo && $("offer").contains(document.activeElement)) $("question").focus();
+  $("offer").hidden = !is_demo || !offered;
+  if (is_demo && !looked && !slots.busy) timer ??= setTimeout(look, QUIET_MS);
 }
 
 async function look() {
@@ -33,12 +40,12 @@ function offer(entry, running) {
   looked = true;
   if (!entry || entry.name === "demo") return; // nothing larger runs well here
   const { name, fetch, installed } = entry;
-  const row = rowNamed(name);
-  row.showIn($("offered"), { fetch: get, use: change });
+  offered = rowNamed(name);
+  offered.showIn($("offered"), { fetch: get, use: change });
   $("offer").hidden = false;
   const getting = localStorage.getItem(GOT);
-  if (getting && installed) change(row); // it came while the page was closed
-  else if (running.some(({ model }) => model === fetch) || (getting && getting === fetch)) get(row);
+  if (getting && installed) change(offered); // it came while the page was closed
+  else if (running.some(({ model }) => model === fetch) || (getting && getting === fetch)) get(offered);
 }
 
 // Begins the download or joins it, and changes over.
@@ -51,12 +58,7 @@ async function get(row) {
 
 async function change({ name }) {
   localStorage.removeItem(GOT);
-  if (!(await changeOver(name))) return;
-  if ($("offer").contains(document.activeElement)) $("question").focus();
-  $("offer").hidden = true;
-  write($("welcome-title"), "What would you like to know?");
-  write($("welcome-text"), `${name} answers from now on. Everything stays on this computer.`);
-  say(`${name} answers from now on.`);
+  if (await changeOver(name)) say(`${name} answers from now on.`);
 }
 
 when("offer-others", "click", () => $("model").click());

@@ -145,14 +145,19 @@ function decorated(html) {
   template.innerHTML = trusted(html);
   const { content } = template;
   for (const pre of content.querySelectorAll("pre")) {
-    const copy = made("button", { type: "button", className: "quiet copy-code", textContent: "Copy", ariaLabel: "Copy code" });
+    const copy = made("button", { type: "button", className: "quiet copy-code", ariaLabel: "Copy code" }, "Copy");
     const head = made("div", { className: "code-head" }, element("span", "", pre.dataset.language), copy);
     const box = made("div", { className: "code-box" }, head);
     pre.replaceWith(box);
     pre.tabIndex = 0; // it scrolls
     box.append(pre);
   }
-  for (const box of content.querySelectorAll(".table")) Object.assign(box, { tabIndex: 0, role: "group", ariaLabel: "Table" });
+  for (const link of content.querySelectorAll("[href]")) {
+    if (link.textContent !== link.title) link.dataset.host = link.hostname || link.pathname; // as it will be followed
+  }
+  for (const box of content.querySelectorAll(".table")) {
+    Object.assign(box, { tabIndex: 0, role: "group", ariaLabel: "Table" });
+  }
   return content;
 }
 
