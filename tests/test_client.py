@@ -210,7 +210,7 @@ def start_stuck(start, endless_model, monkeypatch, tmp_path) -> Callable[[], tup
 
 def test_a_request_whose_step_does_not_come_back_is_told_so_and_the_others_go_on_where_they_were(start_stuck):
     engine, states, _ = start_stuck()
-    other = engine.submit(request("other", max_tokens=1500))
+    other = engine.submit(request("other", max_tokens=700))
     assert has_begun(other)
     _, end = whole(engine.submit(request("stuck", sampling=Sampling(seed=STUCK_SEED))))
     assert isinstance(end, Failed)
@@ -218,23 +218,23 @@ def test_a_request_whose_step_does_not_come_back_is_told_so_and_the_others_go_on
     assert f"within {STALL_S:g} s" in end.message
     text, end = whole(other)
     assert isinstance(end, Finished)
-    assert (end.n_answer, end.stop_reason) == (1500, "max_tokens")
+    assert (end.n_answer, end.stop_reason) == (700, "max_tokens")
     assert states == [State.STALLED, State.RESTARTING, State.READY]
     assert engine.status().n_restarts == 1
-    alone, _ = whole(engine.submit(request("again", max_tokens=1500)))
+    alone, _ = whole(engine.submit(request("again", max_tokens=700)))
     assert text[:200] in alone[:400]  # all but what has_begun took
     assert len(alone) - len(text) < 200
 
 
 def test_a_step_of_all_that_does_not_come_back_harms_nobody(start_stuck):
     engine, states, file = start_stuck()
-    streams = [engine.submit(request(id, max_tokens=1500)) for id in "ab"]
+    streams = [engine.submit(request(id, max_tokens=700)) for id in "ab"]
     assert all(map(has_begun, streams))
     file.touch()
     for stream in streams:
         _, end = whole(stream)
         assert isinstance(end, Finished)
-        assert end.n_answer == 1500
+        assert end.n_answer == 700
     assert states == [State.STALLED, State.RESTARTING, State.READY]
 
 

@@ -108,7 +108,7 @@ def test_a_killed_worker_costs_the_running_answers_and_nothing_else(start, endle
 def test_a_signal_lets_running_answers_end_refuses_new_ones_and_leaves_no_process(start, how, endless_model):
     server = start(*ENDLESS, model=endless_model)
     worker = server.worker
-    stream = Call(server, stream=True, max_tokens=2000).begin()
+    stream = Call(server, stream=True, max_tokens=1000).begin()
     log_length = len(server.log)
     server.process.send_signal(how)
     server.wait_for("Finishing 1 running", log_length)

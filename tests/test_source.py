@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import given
@@ -157,6 +158,7 @@ def test_streamed_and_whole_answers_are_the_same_entry(http, engine):
     assert len(engine.requests) == 1
 
 
+@hypothesis.settings(max_examples=40)  # each makes a server of its own four times
 @given(st.data())
 def test_what_can_change_the_answer_changes_the_key_and_what_cannot_does_not(data):
     class Keeper(dict[str, bytes]):  # a store that only shows its keys
