@@ -93,7 +93,7 @@ class Reception:
         if begun:
             root = "linnet-begun"
             text += f"\n{root} ::= {literal(begun.decode(errors='replace'))} [ \\n]{{0,4}} root\n"
-        return Grammar(self._vocabulary.pointer, text, root)
+        return Grammar(self._vocabulary, text, root)
 
 
 def _text(shape: Shape) -> str:

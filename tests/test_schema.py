@@ -38,7 +38,7 @@ def end(vocabulary) -> int:
 
 def follows(vocabulary: Vocabulary, grammar: str, text: str, *, to_its_end: bool = True) -> bool:
     """Whether the grammar lets this text pass, token by token, and then end."""
-    state = Grammar(vocabulary.pointer, grammar)
+    state = Grammar(vocabulary, grammar)
     try:
         for token in vocabulary.tokenize(text, add_bos=False):
             if not state.allows(token):
@@ -284,7 +284,7 @@ def test_strings_hold_no_raw_control_characters_and_no_half_characters(vocabular
 
 
 def test_control_tokens_are_no_text_of_an_answer(vocabulary):
-    grammar = Grammar(vocabulary.pointer, 'root ::= [^"]*')
+    grammar = Grammar(vocabulary, 'root ::= [^"]*')
     spelled = [token for token in range(vocabulary.n_tokens) if not vocabulary.piece(token) and not vocabulary.ends(token)]
     assert spelled
     masked = grammar.mask(np.zeros(vocabulary.n_tokens, np.float32))
@@ -293,7 +293,7 @@ def test_control_tokens_are_no_text_of_an_answer(vocabulary):
 
 
 def test_the_mask_leaves_the_scores_of_what_is_allowed_and_no_others(vocabulary, end):
-    grammar = Grammar(vocabulary.pointer, 'root ::= "ab" | "c"')
+    grammar = Grammar(vocabulary, 'root ::= "ab" | "c"')
     logits = np.arange(vocabulary.n_tokens, dtype=np.float32)
     for token in (b"a", b"b"):
         masked = grammar.mask(logits)
@@ -308,7 +308,7 @@ def test_the_mask_leaves_the_scores_of_what_is_allowed_and_no_others(vocabulary,
 
 
 def test_a_token_that_does_not_fit_is_an_error_and_the_process_lives(vocabulary, end):
-    grammar = Grammar(vocabulary.pointer, 'root ::= "ab"')
+    grammar = Grammar(vocabulary, 'root ::= "ab"')
     for token in (end, vocabulary.tokenize("x", add_bos=False)[0], -1, vocabulary.n_tokens, 10**9):
         with pytest.raises(GrammarError):
             grammar.accept(token)
@@ -319,7 +319,7 @@ def test_a_token_that_does_not_fit_is_an_error_and_the_process_lives(vocabulary,
 
 
 def test_a_dead_end_shows_as_a_mask_without_any_token(vocabulary):
-    grammar = Grammar(vocabulary.pointer, 'root ::= "\\x01\\U7FFFFFFF"')
+    grammar = Grammar(vocabulary, 'root ::= "\\x01\\U7FFFFFFF"')
     token = next(token for token in range(vocabulary.n_tokens) if vocabulary.piece(token) == b"\x01")
     grammar.accept(token)
     assert (grammar.mask(np.zeros(vocabulary.n_tokens, np.float32)) == -np.inf).all()
@@ -327,7 +327,7 @@ def test_a_dead_end_shows_as_a_mask_without_any_token(vocabulary):
 
 
 def test_a_grammar_that_can_be_read_in_ever_more_ways_is_given_up(vocabulary):
-    grammar = Grammar(vocabulary.pointer, 'root ::= a | b\na ::= "[" root "]"\nb ::= "[" root "," root "]"\n')
+    grammar = Grammar(vocabulary, 'root ::= a | b\na ::= "[" root "]"\nb ::= "[" root "," root "]"\n')
     token = next(token for token in range(vocabulary.n_tokens) if vocabulary.piece(token) == b"[")
     with pytest.raises(GrammarError, match="too many ways"):
         for _ in range(40):
@@ -375,7 +375,7 @@ def test_a_grammar_that_would_end_the_process_is_refused_before_it_gets_there(te
 @pytest.mark.parametrize("text", [*INVALID, "", "\0", "root ::= \ud800", 'a ::= "b"'])
 def test_an_invalid_grammar_is_an_error_and_the_process_lives(vocabulary, text):
     with pytest.raises(GrammarError):
-        Grammar(vocabulary.pointer, text)
+        Grammar(vocabulary, text)
 
 
 def test_a_good_grammar_passes_the_gate_and_is_followed(vocabulary):
@@ -482,7 +482,7 @@ def valid_word(word: str, wanted: Any, value: Any) -> bool:
 
 def sampled(vocabulary: Vocabulary, grammar: str, seed: int) -> str | None:
     """An answer by chance, with a liking for what comes to an end; None: it had not after 150 tokens."""
-    dice, state, raw = random.Random(seed), Grammar(vocabulary.pointer, grammar), b""
+    dice, state, raw = random.Random(seed), Grammar(vocabulary, grammar), b""
     for _ in range(150):
         (allowed,) = np.nonzero(state.mask(np.zeros(vocabulary.n_tokens, np.float32)) == 0)
         assert len(allowed), f"a dead end after {raw!r}"

@@ -56,7 +56,7 @@ def test_a_greedy_answer_in_a_shape_is_the_likeliest_of_all_that_fit(rig, model)
     r = rig()
     r.run(ask("1", STORY, shape=Shape(PERSON), max_tokens=60))
     prompt = r.loop._reception._prompter.read(ask("", STORY), 1000).tokens
-    grammar = Grammar(model.vocabulary.pointer, gbnf(PERSON))
+    grammar = Grammar(model.vocabulary, gbnf(PERSON))
     tokens: list[int] = []
     while True:
         model.batch.clear()

@@ -51,7 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that keeps answers. With one thread: fewer in a busy moment round otherwise, which turns close choices."""
+    """A server that keeps answers; with one thread, as `server`."""
     with Server("--cache-dir", str(tmp_path_factory.mktemp("cache")), "--threads", "1", keep=True) as server:
         yield server
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.constraint import GrammarError
 from engine.native.candidates import CANDIDATE, as_array
-from engine.native.vocabulary import CONTROL_ATTRS
+from engine.native.vocabulary import Vocabulary
 
 MOST = 10**16 - 1  # of a number's whole part
 SLOWEST_S = 1.0  # of computing for one token: a grammar that can be read in many ways takes ever longer
@@ -64,7 +64,7 @@ def gbnf(schema: dict[str, Any], opening: str = "", closing: str = "", many: boo
 class Grammar:
     """A grammar somewhere in a text, which begins with its rule `root`. Not thread-safe."""
 
-    def __init__(self, vocab: Any, text: str, root: str = "root") -> None:
+    def __init__(self, vocabulary: Vocabulary, text: str, root: str = "root") -> None:
         self._sampler: Any = None
         if not text or "\0" in text:  # llama.cpp takes an empty grammar for none, which allows everything
             raise GrammarError("The grammar is empty or holds a NUL.")
@@ -72,10 +72,10 @@ class Grammar:
             raw = text.encode()
         except UnicodeEncodeError as error:
             raise GrammarError("The grammar is not valid Unicode.") from error
-        self._sampler = llama_cpp.llama_sampler_init_grammar(vocab, raw, root.encode())
+        self._sampler = llama_cpp.llama_sampler_init_grammar(vocabulary.pointer, raw, root.encode())
         if not self._sampler:
             raise GrammarError("The grammar is not valid: llama.cpp cannot read it.")
-        self._control = _control_tokens(vocab)
+        self._control = vocabulary.control
         self._rows = np.zeros(len(self._control), CANDIDATE)
         self._rows["id"] = np.arange(len(self._rows))
 
@@ -118,14 +118,6 @@ class Grammar:
         function(self._sampler, argument)
         if time.thread_time() - started > SLOWEST_S:
             raise GrammarError("The grammar can be read in too many ways: it takes too long to follow.")
-
-
-@functools.lru_cache(maxsize=2)
-def _control_tokens(vocab: Any) -> np.ndarray:
-    """(n_vocab,) tokens that stand for no text, though llama.cpp's grammar reads their names as text. Ends are not meant."""
-    api = llama_cpp
-    found = [api.llama_vocab_get_attr(vocab, token) & CONTROL_ATTRS for token in range(api.llama_vocab_n_tokens(vocab))]
-    return np.array([bool(attrs) and not api.llama_vocab_is_eog(vocab, token) for token, attrs in enumerate(found)])
 
 
 class _Writer:

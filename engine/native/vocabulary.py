@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import llama_cpp
+import numpy as np
 
 CONTROL_ATTRS = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN  # <unk> is parsed like <s>
 MARKER_ATTRS = CONTROL_ATTRS | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -39,6 +40,12 @@ class Vocabulary:
     def adds_space(self) -> bool:
         """Whether its tokenizer puts a space before a text (SentencePiece does)."""
         return llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
+
+    @functools.cached_property
+    def control(self) -> np.ndarray:
+        """(n_tokens,) those that stand for no text, though llama.cpp's grammar reads their names as text; but for ends."""
+        attrs = [llama_cpp.llama_vocab_get_attr(self._vocab, token) for token in range(self.n_tokens)]
+        return np.array([bool(a & CONTROL_ATTRS) and not self.ends(token) for token, a in enumerate(attrs)])
 
     @property
     def longest_piece(self) -> int:
