@@ -110,7 +110,7 @@ def test_it_gets_nine_of_ten_right_in_each_group_that_it_promises(group):
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_it_is_as_good_as_its_readme_says_in_wordings_it_has_never_seen(group, client: openai.OpenAI):
-    asked = GROUPS[group][:: len(GROUPS[group]) // 10]
+    asked = GROUPS[group][:: len(GROUPS[group]) // 7]
     right = 0
     for case in asked:
         messages: list[Any] = [{"role": role, "content": content} for role, content in case.history]
@@ -121,4 +121,4 @@ def test_it_is_as_good_as_its_readme_says_in_wordings_it_has_never_seen(group, c
             answer = f"<think>\n{thoughts}\n</think>\n\n{message.content}" if thoughts else message.content or ""
             messages.append({"role": "assistant", "content": answer})
         right += case.is_right(answer)
-    assert right / len(asked) >= FIGURES[group] - 0.3  # some ten questions say less than all of them
+    assert right / len(asked) >= FIGURES[group] - 0.3  # some seven questions say less than all of them
