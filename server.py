@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -107,7 +108,7 @@ class Folder(Shelf):
             known = model.of(engine.model_file())
             if not known or identity.EXACT in known.clock:
                 return None
-            facts = {"engine": version, "n_ctx": engine.config.n_ctx, "kv_type": engine.config.kv_type}
+            facts = {"engine": version, "n_ctx": engine.n_ctx, "kv_type": engine.config.kv_type}
             return Scope(facts | {"model": known.sha256}, known.clock)
 
         return Source(engine, self._answers, scope, settings.answer_age)
@@ -127,12 +128,12 @@ class Folder(Shelf):
         found = fit.fit(config, self._machine())
         return Doubt(found.sentence, firm=False) if found.verdict is fit.Verdict.BAD else None
 
-    def catalog(self) -> list[dict[str, Any]]:
+    def catalog(self, opened: Sequence[Config] = ()) -> list[dict[str, Any]]:
         """As clients are told."""
         settings = self._settings
         known, default = catalog.catalog(), self._default
         told = []
-        for row in fit.fits(self._machine(), settings.ctx, settings.slots, settings.kv_type, self._models):
+        for row in fit.fits(self._machine(), configure(settings, Path()), self._models, opened):
             entry, need = known.get(row.name), row.fit.need
             here = row.path and (settings.alias if row.path == default and settings.alias else row.path.stem)
             told.append(

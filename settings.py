@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PREFIX = "LINNET_"
+CTX_BOUNDS = 64, 2**20  # tokens
 YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -70,8 +71,8 @@ class Settings:
         "tokens one request may use, prompt and answer together (default: what the model was trained for, at most 4096)",
         parse=int,
         metavar="N",
-        low=64,
-        high=2**20,
+        low=CTX_BOUNDS[0],
+        high=CTX_BOUNDS[1],
     )
     slots: int = setting(4, "requests that run at once; more wait", parse=int, metavar="N", low=1, high=64)
     threads: int | None = setting(

@@ -116,8 +116,9 @@ class Answer:
 
     @property
     def loads(self) -> bool:
-        """Whether its model is being loaded."""
-        return any(engine.status().state in LOADS for engine in self._engines)
+        """Whether its model is being loaded, or is about to be once it has finished what it had before."""
+        statuses = [engine.status() for engine in self._engines]
+        return any(status.state in LOADS or status.leaving for status in statuses)
 
     def __iter__(self) -> Self:
         return self

@@ -1,10 +1,10 @@
 """The models there are: listed as OpenAI does, and Linnet's own ways to load, unload and delete them.
 
-GET    /v1/models, /v1/models/NAME      each with its `state`: loaded, loading, unloaded or failed
-GET    /models/catalog                  what is installed or recommended, what fits here and how fast it would be
+GET    /v1/models, /v1/models/NAME                                  with its `state`: loaded, loading, unloaded or failed
+GET    /models/catalog                                              what is installed or recommended, what fits, how fast
 POST   /models/load    {"model": NAME, "force": false, "ctx": N}    begins to load it, and waits until it is: the same object
 POST   /models/unload  {"model": NAME}                              waits until its memory is free
-DELETE /models/NAME                                       deletes its file
+DELETE /models/NAME                                                 deletes its file
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from api.body import ModelBody, read
 from api.errors import ApiError, from_failed
 from api.pool import DEFAULT, Pool
 from engine.client import Engine
+from engine.loading import Loading, NotLoadedError
 from engine.request import Failed, Trouble
-from engine.stream import LOADS, State
+from settings import CTX_BOUNDS
 
 MOST_AT_ONCE = 4  # that wait for a model to be loaded or unloaded, each with a thread of the server
 
@@ -33,7 +34,7 @@ class LoadBody(ModelBody):
     """POST /models/load."""
 
     force: bool = False  # also a model that does not fit, or would be slower than a token a second
-    ctx: int | None = Field(None, ge=64, le=2**20)  # tokens one request may use, from now on; null: as it is
+    ctx: int | None = Field(None, ge=CTX_BOUNDS[0], le=CTX_BOUNDS[1])  # tokens a request may use; null: as it is
 
 
 def blueprint(pool: Pool) -> Blueprint:
@@ -59,17 +60,17 @@ def blueprint(pool: Pool) -> Blueprint:
         return jsonify({"object": "list", "data": pool.catalog()})
 
     @routes.post("/models/load")
-    def load() -> Response:
+    def load_model() -> Response:
         body = read(LoadBody, request.get_data(cache=False))
         with one_of(places):
-            name = loaded(pool, body, request.environ)
+            name = load(pool, body, request.environ)
         return jsonify(told(pool, name, started))
 
     @routes.post("/models/unload")
-    def unload() -> Response:
+    def unload_model() -> Response:
         model = pool.get(read(ModelBody, request.get_data(cache=False)).model)
         with one_of(places):
-            leave(model.engine, request.environ)
+            unload(model.engine, request.environ)
         return jsonify(told(pool, model.name, started))
 
     @routes.delete("/models/<path:name>")
@@ -91,38 +92,33 @@ def one_of(places: threading.Semaphore) -> Iterator[None]:
         places.release()
 
 
-def loaded(pool: Pool, body: LoadBody, environ: dict[str, Any]) -> str:
-    """Loads a model and waits for it; its name. Raises ApiError; then its context is what it was. ClientGone."""
-    engine = pool.get(body.model).engine
-    n_ctx, resized = engine.config.n_ctx, bool(body.ctx and pool.resize(body.model, body.ctx, body.force))
-    if resized:
-        leave(engine, environ)
+def load(pool: Pool, body: LoadBody, environ: dict[str, Any]) -> str:
+    """Loads a model and waits for it; its name. Raises ApiError, 503 where it cannot be loaded after all; ClientGone."""
+    model, loading = pool.load(body.model, body.force, body.ctx)
     try:
-        model = pool.load(body.model, body.force)
-        try:
-            wait(model.engine, environ)
-        finally:
-            model.engine.give_up()
-    except ApiError:
-        if resized:
-            engine.resize(n_ctx)
-        raise
+        while not loaded(loading):
+            leave_if_gone(environ)
+    finally:
+        model.engine.give_up(loading)
     return model.name
 
 
-def leave(engine: Engine, environ: dict[str, Any]) -> None:
+def loaded(loading: Loading) -> bool:
+    """Waits a moment; whether it is over. Raises ApiError."""
+    try:
+        loading.result(POLL_S)
+    except TimeoutError:
+        return False
+    except NotLoadedError as error:
+        raise ApiError(503, str(error), "server_error", "model_not_loaded", "model") from error
+    return True
+
+
+def unload(engine: Engine, environ: dict[str, Any]) -> None:
     """Until its worker has gone, if it has one. Raises ClientGone."""
-    while not engine.unload(POLL_S):
+    engine.unload()
+    while not engine.unloaded(POLL_S):
         leave_if_gone(environ)
-
-
-def wait(engine: Engine, environ: dict[str, Any]) -> None:
-    """Until it is loaded. Raises ApiError 503 with the reason when it cannot be; ClientGone."""
-    while (status := engine.wait(POLL_S)).state in LOADS:
-        leave_if_gone(environ)
-    if status.state is not State.READY:
-        message = status.failure or "The model was not loaded."
-        raise ApiError(503, message, "server_error", "model_not_loaded", "model")
 
 
 def leave_if_gone(environ: dict[str, Any]) -> None:

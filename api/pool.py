@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from api.errors import ApiError
 from api.source import Source
 from cache.store import Store
 from engine.client import Engine
+from engine.loading import Loading
 from engine.request import Config
 from engine.stream import LOADS, State
 from engine.tally import Tally
@@ -72,7 +73,7 @@ class Shelf:
         """Deletes its file. Raises OSError."""
         raise FileNotFoundError(name)
 
-    def catalog(self) -> list[dict[str, Any]]:
+    def catalog(self, opened: Sequence[Config] = ()) -> list[dict[str, Any]]:
         """What is installed or recommended, and how it would run here, as clients are told. It may take some seconds."""
         return []
 
@@ -122,25 +123,19 @@ class Pool:
 
     def catalog(self) -> list[dict[str, Any]]:
         """What there is to be had; see Shelf."""
-        return self._shelf.catalog()
+        return self._shelf.catalog([model.engine.config for model in self.opened()])
 
-    def resize(self, name: str, n_ctx: int, force: bool) -> bool:
-        """Lets a model go that has another context; whether it has. Raises ApiError as `load` does; then it stays."""
-        model = self.get(name)
-        engine = model.engine
-        ready = engine.status().ready
-        if n_ctx == (engine.config.n_ctx or (ready and ready.n_ctx)):
-            return False
-        self._doubt(model, replace(engine.config, n_ctx=n_ctx), force)
-        engine.resize(n_ctx)
-        return True
+    def load(self, name: str | None, force: bool, n_ctx: int | None = None) -> tuple[Model, Loading]:
+        """Begins to load a model, perhaps with another context. Raises ApiError; then it stays as it is.
 
-    def load(self, name: str | None, force: bool) -> Model:
-        """Begins to load a model. Raises ApiError 404; 409 for one that should not be loaded, 422 for one that cannot be."""
+        404: it is not there; 409: it should not be loaded; 422: it cannot be.
+        """
         model = self.get(name)
-        self._check(model, force)
-        model.engine.load(force)
-        return model
+        if n_ctx and n_ctx != model.engine.n_ctx:
+            self._doubt(model, replace(model.engine.config, n_ctx=n_ctx), force)
+        else:
+            self._check(model, force)
+        return model, model.engine.load(force, n_ctx)
 
     def remove(self, name: str) -> None:
         """Deletes a model's file and unloads it. Raises ApiError."""
@@ -224,7 +219,8 @@ class Pool:
         if doubt and doubt.firm:
             raise ApiError(422, doubt.sentence, code="model_broken", param="model")
         if doubt and not force:
-            advice = f'POST /models/load {{"model": "{model.name}", "force": true}} loads it all the same.'
+            resized = "" if config == model.engine.config else f', "ctx": {config.n_ctx}'
+            advice = f'POST /models/load {{"model": "{model.name}", "force": true{resized}}} loads it all the same.'
             raise ApiError(409, f"{doubt.sentence} {advice}", code="model_needs_force", param="model")
 
     def _forget(self, name: str) -> None:

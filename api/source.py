@@ -25,7 +25,7 @@ from api.record import Record, replay
 from cache import keys
 from cache.store import OWNED, Entry, Store
 from engine.client import Engine
-from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Reason, Request
+from engine.request import Accepted, Delta, Event, Failed, Finished, Reason, Request
 from engine.stream import NOTHING, Begun, Stream
 
 VERSION = 1  # to be raised when Linnet itself begins to answer the same request otherwise
@@ -225,10 +225,10 @@ def _key(order: Order, facts: dict[str, Any]) -> str:
 
 def fingerprint(engine: Engine) -> str:
     """Changes when the model's file (its template is in it), its context or the engine's build does."""
-    return _fingerprint(engine.model_file() or str(engine.status().ready), engine.config)
+    return _fingerprint(engine.model_file() or str(engine.status().ready), engine.n_ctx, engine.config.kv_type)
 
 
 @functools.lru_cache(64)
-def _fingerprint(file: str, config: Config) -> str:
-    facts = (file, config.n_ctx, config.kv_type, metadata.version("llama-cpp-python"))
+def _fingerprint(file: str, n_ctx: int | None, kv_type: str) -> str:
+    facts = (file, n_ctx, kv_type, metadata.version("llama-cpp-python"))
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

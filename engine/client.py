@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from engine import memory
+from engine.loading import Former, Loading
 from engine.request import Cancel, Failed, Request, Trouble, stamp
-from engine.stream import NOTHING, OPEN, Begun, Sink, State, Stream, Work, refusal
+from engine.stream import LOADS, NOTHING, OPEN, Begun, Sink, State, Status, Stream, Work, refusal
 from engine.supervisor import Supervisor
 
 FULL = (Trouble.QUEUE_FULL, "Too many requests are waiting; try again later.")
 
 
 class Engine(Supervisor):
-    """Takes requests and hands them to the worker. All methods may be called from any thread."""
+    """Takes requests and hands them to the worker, which it loads and unloads. Any thread may call any method."""
 
     def model_file(self) -> str:
         """The state of the file that answers come from; "" when another one is loaded than is at its path by now."""
@@ -68,11 +70,63 @@ class Engine(Supervisor):
         if process:
             process.send(Cancel(id))
 
-    def resize(self, n_ctx: int | None) -> None:
-        """The context of the next worker; the one that runs goes once it has finished what it has."""
+    def load(self, force: bool = False, n_ctx: int | None = None) -> Loading:
+        """Begins to load a model that is not loaded, also one that could not be; what comes back tells how that went.
+
+        `force`: also if it does not fit. `n_ctx`: it has this context from now on. A worker with another one goes once it
+        has finished what it has; where none can be had with the new one, all becomes as it was.
+        """
+        loading = Loading(n_ctx)
         with self._changed:
-            self.config = replace(self.config, n_ctx=n_ctx)
-        self.leave(firmly=True)
+            if n_ctx and n_ctx != self.n_ctx:
+                self._resize(n_ctx, force)
+            self._loadings.add(loading)
+            if self._state is State.STOPPING:
+                self._loadings.fail(refusal(self._state)[1])
+            elif self._state is State.READY and not self._must_go:
+                self._loadings.succeed()
+            else:
+                self.forced = self.forced or force
+            if self._state in (State.IDLE, State.FAILED):
+                self._enter(State.WAKING)
+        return loading
+
+    def give_up(self, loading: Loading) -> None:
+        """Who has called `load` does not wait for it any more."""
+        with self._changed:
+            self._loadings.give_up(loading)
+            self._tell()
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Tokens one request may use, from the next worker on; None: neither we nor the file's header say it."""
+        need = memory.need(self.config)
+        return need.n_ctx if need else self.config.n_ctx
+
+    def unload(self) -> None:
+        """The worker goes once it has finished what it has; what comes meanwhile waits until the model is loaded again.
+
+        A model that could not be loaded, or only waits for its room, is forgotten at once.
+        """
+        with self._changed:
+            self._loadings.fail("The model was unloaded meanwhile.")
+            if self._state is State.FAILED or (self._state is State.WAKING and not (self._process or len(self._in_flight))):
+                self.forced = False
+                self._enter(State.IDLE)
+            elif self._process or self._state in LOADS:
+                self._leaving, self._may_stay = True, False
+                self._tell()
+
+    def unloaded(self, timeout_s: float | None = None) -> bool:
+        """Waits until the worker that is to go has gone; whether it has in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._leaving or self._state is State.STOPPING, timeout_s)
+
+    def wait(self, timeout_s: float | None = None) -> Status:
+        """Blocks while the model is being loaded."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state not in LOADS, timeout_s)
+        return self.status()
 
     def drain(self, timeout_s: float) -> bool:
         """Takes no new requests and waits for those that run; whether all of them ended in time."""
@@ -85,3 +139,12 @@ class Engine(Supervisor):
         """A file that has changed may be a better one, and one that was loaded before may have lacked memory."""
         changed = stamp(self.config.model_path) != self._failed_file
         return changed or (self._ready is not None and time.monotonic() >= self._again_at)
+
+    def _resize(self, n_ctx: int, force: bool) -> None:
+        """The next worker has another context; one that is there is to go. The lock is held."""
+        loaded = self._state not in (State.IDLE, State.WAKING, State.FAILED)
+        self._former = self._former or Former(self.config, self.forced, loaded)
+        self.config, self.forced = replace(self.config, n_ctx=n_ctx), force
+        if self._process:
+            self._leaving, self._may_stay = True, False
+            self._tell()

@@ -30,9 +30,11 @@ class Room:
         self._waiting: list[Supervisor] = []  # in the order in which they came
         self._inside: dict[Supervisor, memory.Need | None] = {}
 
-    def take(self, engine: Supervisor) -> bool:
-        """Waits until there is room; False: nobody wants it any more. Raises DoesNotFitError if there will never be any."""
-        need = memory.need(engine.config)
+    def take(self, engine: Supervisor) -> Config | None:
+        """Waits until there is room, and for what: the configuration may change meanwhile. None: nobody wants it any more.
+
+        Raises DoesNotFitError if there will never be any.
+        """
         told: list[Supervisor] = []  # to leave, for this one
         with self._changed:
             self._waiting.append(engine)
@@ -40,18 +42,23 @@ class Room:
             while True:
                 with self._changed:
                     n_changes, inside, is_next = self._n_changes, dict(self._inside), self._waiting[0] is engine
+                config = engine.config
+                need = memory.need(config)
+                if engine in inside and inside[engine] == need:
+                    return config  # its worker crashed, and what it had is there for the next
                 if engine in inside:
-                    return True  # its worker crashed, and what it had is there for the next
+                    self.leave(engine)
+                    continue
                 if not engine.wanted:
-                    return False
+                    return None
                 if is_next:
                     if not engine.forced:
-                        self.check(engine.config)
+                        self.check(config)
                     if not inside or not need or need.total_bytes <= self._free(inside):
                         with self._changed:
                             self._inside[engine] = need
                         told.clear()
-                        return True
+                        return config
                     told += self._make(inside)
                 self._await_change(n_changes)
         finally:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from engine.inflight import InFlight
+from engine.loading import Former, Loading, Loadings
 from engine.memory import DoesNotFitError
 from engine.process import Process
 from engine.request import Cancel, Config, Event, LoadFailed, Ready, Request, Word, stamp
@@ -27,7 +28,7 @@ BEAT_S = 0.25  # how often the worker's heartbeat is looked at
 
 
 class Supervisor:
-    """All methods may be called from any thread. What to do with requests is engine.client's part."""
+    """All methods may be called from any thread. What is asked of it is engine.client's part."""
 
     def __init__(self, config: Config, max_queue: int, keep_alive_s: float | None = None, room: Room | None = None) -> None:
         self.config = config
@@ -38,7 +39,8 @@ class Supervisor:
         self._changed = threading.Condition()  # guards everything below
         self._state = State.LOADING
         self._in_flight = InFlight(config.n_slots, config.n_slots + max_queue)
-        self._n_asking = 0  # for the model to be loaded, without a request
+        self._loadings = Loadings()
+        self._former: Former | None = None  # until a worker has the new context
         self._leaving = False  # the worker finishes what it has and gets nothing more; then it goes
         self._may_stay = False  # if its room is not needed after all
         self._gone = True  # else it is ending; another one has to wait for the memory
@@ -61,31 +63,11 @@ class Supervisor:
         for thread in self._threads:
             thread.start()
 
-    def load(self, force: bool = False) -> None:
-        """Begins to load a model that is not loaded, also one that could not be. `force`: also if it does not fit."""
+    def leave(self) -> None:
+        """For another's sake: the worker goes once it has finished what it has. What comes meanwhile waits for the next."""
         with self._changed:
-            if self._state in (State.IDLE, State.FAILED, State.WAKING):
-                self._n_asking, self.forced = self._n_asking + 1, self.forced or force
-                self._enter(State.WAKING)
-
-    def give_up(self) -> None:
-        """One of those who have called `load` does not wait for it any more."""
-        with self._changed:
-            self._n_asking = max(0, self._n_asking - 1)
-            self._tell()
-
-    def leave(self, firmly: bool = False) -> None:
-        """The worker goes once it has finished what it has. What comes meanwhile waits until the model is loaded again.
-
-        `firmly`: it is not to `stay` even if nobody needs its room after all.
-        """
-        with self._changed:
-            if self._state is State.WAKING and not (self._process or len(self._in_flight)):
-                self._n_asking, self.forced = 0, False
-                self._enter(State.IDLE)  # it has only waited
-            elif self._process or self._state in LOADS:
-                self._may_stay = not firmly and (self._may_stay or not self._leaving)
-                self._leaving = True
+            if not self._leaving and (self._process or self._state in LOADS):
+                self._leaving = self._may_stay = True
                 self._tell()
 
     def stay(self) -> None:
@@ -98,20 +80,6 @@ class Supervisor:
             held = self._in_flight.hand_over_held()
             self._tell()
         self._send(process, held)
-
-    def unload(self, timeout_s: float | None = None) -> bool:
-        """Leaves firmly, and waits for it; whether it has gone in time. What could not be loaded is only forgotten."""
-        self.leave(firmly=True)
-        with self._changed:
-            if self._state is State.FAILED:
-                self._enter(State.IDLE)
-            return self._changed.wait_for(lambda: not self._leaving or self._state is State.STOPPING, timeout_s)
-
-    def wait(self, timeout_s: float | None = None) -> Status:
-        """Blocks while the model is being loaded."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._state not in LOADS, timeout_s)
-        return self.status()
 
     def status(self) -> Status:
         """How things are."""
@@ -133,7 +101,15 @@ class Supervisor:
     def wanted(self) -> bool:
         """Whether anybody waits for a worker that is not there yet."""
         with self._changed:
-            return self._state in WANTS and (self._state is not State.WAKING or self._n_asking + len(self._in_flight) > 0)
+            return self._state in WANTS and (self._state is not State.WAKING or self._awaited)
+
+    @property
+    def _awaited(self) -> bool:
+        return len(self._loadings) + len(self._in_flight) > 0
+
+    @property
+    def _must_go(self) -> bool:
+        return self._leaving and not self._may_stay
 
     def close(self) -> None:
         """Ends the worker. Requests that still run get a Failed event."""
@@ -148,6 +124,8 @@ class Supervisor:
 
     def _enter(self, state: State) -> None:
         self._state = state
+        if state is State.STOPPING:
+            self._loadings.fail(refusal(state)[1])
         self._tell()
 
     def _tell(self) -> None:
@@ -159,8 +137,8 @@ class Supervisor:
         while self._may_spawn():
             process, ending = None, ""
             try:
-                if self._room.take(self):
-                    process = self._spawn()
+                if config := self._room.take(self):
+                    process = self._spawn(config)
                 for word in process.words() if process else ():
                     self._on(word)
                 ending = process.ending if process else ""
@@ -181,13 +159,16 @@ class Supervisor:
                 self._in_flight.fail_all(*refusal(State.STOPPING))
             return self._state is not State.STOPPING
 
-    def _spawn(self) -> Process | None:
+    def _spawn(self, config: Config) -> Process | None:
         """A new worker, told what to load and what already waits; None: it is not wanted any more. Raises OSError."""
         with self._changed:
             if self._state not in WANTS:
                 return None
-            process = self._process = Process(self.tally)
-            process.send(self.config)  # with the lock held: nothing may be said before it
+            process = Process(self.tally)
+            process.send(config)  # with the lock held: nothing may be said before it
+            self._process, self._failure = process, None
+            if config is not self.config:  # it was changed since there is room
+                self._leaving, self._may_stay = True, False
             waiting = self._in_flight.hand_over()
         self._send(process, waiting)
         return process
@@ -223,7 +204,7 @@ class Supervisor:
         leaving, self._leaving = self._leaving, False
         if not stopping:
             self._n_restarts += 1
-            self._enter(State.RESTARTING if not leaving else State.WAKING if len(self._in_flight) else State.IDLE)
+            self._enter(State.RESTARTING if not leaving else State.WAKING if self._awaited else State.IDLE)
         return not leaving
 
     def _not_loaded(self, process: Process | None, ending: str) -> None:
@@ -234,12 +215,24 @@ class Supervisor:
             self._failure = f"The engine process ended ({ending}) while it loaded {self._file}."
         if self._state is not State.LOADING:  # else whoever started it all says so
             log.error("%s", self._failure)
+        self._leaving = False
+        if self._former:
+            self._restore(self._former, self._failure)
+            return
         self._n_failures += 1
         self._again_at = time.monotonic() + PAUSE_S ** min(self._n_failures, 6)
         self._failed_file = stamp(self.config.model_path)
         self._in_flight.fail_all(*refusal(State.FAILED, self._failure))
-        self._leaving, self._n_asking = False, 0
+        self._loadings.fail(self._failure)
         self._enter(State.FAILED if process else State.IDLE)
+
+    def _restore(self, former: Former, failure: str) -> None:
+        """No worker could be had with another context; what waits is answered with the one there was. The lock is held."""
+        self.config, self.forced, self._former = former.config, former.forced, None
+        self._loadings.fail_resized(failure)
+        if former.loaded:
+            self._loadings.add(Loading())
+        self._enter(State.WAKING if self._awaited else State.IDLE)
 
     def _care(self) -> None:
         """The thread that ends a worker stuck in a step, one that is to leave, and one that nobody has needed for long."""
@@ -257,9 +250,9 @@ class Supervisor:
                     self._changed.wait(BEAT_S if len(self._in_flight) else rest_s)
                     continue
                 process, self._process, self._gone = self._process, None, False
-                self.forced = self.forced and len(self._in_flight) > 0
+                self.forced = self.forced and self._awaited
                 if self._state is State.READY:
-                    self._enter(State.WAKING if len(self._in_flight) else State.IDLE)
+                    self._enter(State.WAKING if self._awaited else State.IDLE)
             if process:
                 process.end()
             self._room.leave(self)
@@ -285,7 +278,10 @@ class Supervisor:
         with self._changed:
             match word:
                 case Ready():
-                    self._ready, self._failure, self._n_asking, self._n_failures = word, None, 0, 0
+                    self._ready, self._failure, self._n_failures = word, None, 0
+                    if not self._must_go:
+                        self._former = None
+                        self._loadings.succeed()
                     self._idle_since = time.monotonic()
                     if self._state is State.RESTARTING:
                         log.info("The engine runs again.")

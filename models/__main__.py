@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from engine import memory
+from engine import memory, threads
+from engine.request import Config
 from models import fit, store
 from models.fit import Row, Verdict, gigabytes, pace
 
@@ -66,7 +67,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         machine = fit.machine(options.cache_dir.expanduser(), lambda text: print(text, file=sys.stderr, flush=True))
-        rows = fit.fits(machine, options.ctx, options.slots, folder=options.models_dir.expanduser())
+        usual = Config("", options.ctx, options.slots, threads.count())
+        rows = fit.fits(machine, usual, options.models_dir.expanduser())
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a home directory that is not there
         print(error, file=sys.stderr)
         return 2

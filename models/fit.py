@@ -2,7 +2,7 @@
 
     machine(cache_dir)              what the machine can do, measured once in about two seconds and then remembered
     fit(config, machine)            one file:  .verdict, .tokens_per_s, .needs_yes, .sentence
-    fits(machine, n_ctx, n_slots)   the catalog and what is installed, one of them recommended
+    fits(machine, usual)            the catalog and what is installed, one of them recommended
 
 A token takes as long as multiplying all weights with one vector, and some time in each layer besides. Within 25 % of the
 measured speed of one short answer; with other programs on the cores it is slower. Knows nothing of llama.cpp.
@@ -19,7 +19,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -230,17 +230,17 @@ def bytes_read(header: Header) -> dict[str, float]:
     return sums
 
 
-def fit_of_entry(entry: Entry, machine: Machine | None, n_ctx: int | None, n_slots: int, kv_type: str = "f16") -> Fit:
+def fit_of_entry(entry: Entry, machine: Machine | None, config: Config) -> Fit:
     """How a model of the catalog would do that is not installed."""
     tokens_per_s = machine.tokens_per_s(bytes_of_entry(entry), entry.layers) if machine else None
-    return Fit(entry.name, need_of_entry(entry, n_ctx, n_slots, kv_type), memory.available(), tokens_per_s)
+    return Fit(entry.name, need_of_entry(entry, config), memory.available(), tokens_per_s)
 
 
-def need_of_entry(entry: Entry, n_ctx: int | None, n_slots: int, kv_type: str = "f16") -> memory.Need:
+def need_of_entry(entry: Entry, config: Config) -> memory.Need:
     """As engine.memory.need, which reads the same numbers in the header of a file."""
     n_kv = 2 * entry.layers * entry.kv_heads * entry.head_size
     sizes = memory.Sizes(entry.bytes, entry.context, n_kv, entry.embedding, entry.feed_forward, entry.vocabulary)
-    return memory.needed(sizes, Config("", n_ctx, n_slots, 1, kv_type=kv_type))
+    return memory.needed(sizes, config)
 
 
 def bytes_of_entry(entry: Entry) -> dict[str, float]:
@@ -257,22 +257,28 @@ def bytes_of_entry(entry: Entry) -> dict[str, float]:
     return {"Q6_K": n_better} | {kind: n_read - (n_better if kind != "Q6_K" else 0.0)}
 
 
-def fits(
-    machine: Machine | None, n_ctx: int | None, n_slots: int, kv_type: str = "f16", folder: Path = store.FOLDER
-) -> list[Row]:
-    """The catalog's models, then the others that are installed; at most one is recommended. Raises OSError, ValueError."""
+def fits(machine: Machine | None, usual: Config, folder: Path = store.FOLDER, opened: Sequence[Config] = ()) -> list[Row]:
+    """The catalog's models, then the others that are installed; at most one is recommended. Raises OSError, ValueError.
+
+    Each as it is set up as usual, unless it is among those `opened`.
+    """
+    configs = {config.model_path: config for config in opened}
+
+    def fit_of_file(path: Path) -> Fit:
+        return fit(configs.get(str(path)) or replace(usual, model_path=str(path)), machine)
+
     installed = store.installed(folder)
     files = {path.name: path for path in installed.values()}
     rows = []
     for entry in catalog().values():
         if path := files.pop(entry.file, None):
-            found = fit(Config(str(path), n_ctx, n_slots, threads.count(), kv_type=kv_type), machine)
+            found = fit_of_file(path)
             rows.append(Row(entry.name, path, path.stat().st_size, entry.parameters, entry.good_for, found))
         else:
-            found = fit_of_entry(entry, machine, n_ctx, n_slots, kv_type)
+            found = fit_of_entry(entry, machine, usual)
             rows.append(Row(entry.name, None, entry.bytes, entry.parameters, entry.good_for, found))
     for path in files.values():
-        found = fit(Config(str(path), n_ctx, n_slots, threads.count(), kv_type=kv_type), machine)
+        found = fit_of_file(path)
         good_for = "trying Linnet out" if path == store.DEMO else ""
         rows.append(Row(path.stem, path, path.stat().st_size, _n_parameters(path), good_for, found))
     best = recommended(rows)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,9 @@ import psutil
 import pytest
 
 from bench import shapes
+from engine.client import Engine
+from engine.request import Config
+from engine.room import Room
 from web.chats import Chats
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +112,23 @@ def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("endless") / "endless.gguf"
     shapes.make(shapes.SHAPES["small"], path)
     return path
+
+
+@pytest.fixture
+def engines() -> Iterator[Callable[..., list[Engine]]]:
+    """Makes so many engines in a room, none of them loaded, and closes them after the test."""
+    made: list[Engine] = []
+
+    def make(n: int, room: Room, model: Path = DEMO, n_ctx: int | None = None) -> list[Engine]:
+        new = [Engine(Config(str(model), n_ctx, 2, 1, draft=False), 8, room=room) for _ in range(n)]
+        for engine in new:
+            engine.start(load=False)
+        made.extend(new)
+        return new
+
+    yield make
+    for engine in made:
+        engine.close()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from api.body import HARMLESS, NEUTRAL, ChatBody
 from api.pool import Model, Pool
 from api.source import Source
 from api.stream import ChatWriter
+from engine.loading import Loading
 from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Ready, Request, Trouble
 from engine.stream import NOTHING, Begun, Sink, State, Status, Stream, Work
 from settings import Settings
@@ -32,6 +33,7 @@ class ScriptedEngine:
         self.requests: list[Request] = []
         self.closed = 0
         self.state = State.READY
+        self.n_ctx = None
 
     def submit(self, request: Request, begun: Begun = NOTHING, listener: Sink | None = None) -> Stream:
         work = Work(request, self.cancel, begun, listener)
@@ -47,14 +49,19 @@ class ScriptedEngine:
     def cancel(self, id: str) -> None:
         self.closed += 1
 
-    def load(self, force: bool = False) -> None:
+    def load(self, force: bool = False, n_ctx: int | None = None) -> Loading:
         self.state = State.READY
+        loading = Loading(n_ctx)
+        loading.set_result(None)
+        return loading
 
-    def give_up(self) -> None:
+    def give_up(self, loading: Loading) -> None:
         pass
 
-    def unload(self, timeout_s: float | None = None) -> bool:
+    def unload(self) -> None:
         self.state = State.IDLE
+
+    def unloaded(self, timeout_s: float | None = None) -> bool:
         return True
 
     def wait(self, timeout_s: float | None = None) -> Status:

@@ -111,7 +111,7 @@ def test_the_catalog_needs_the_same_memory_as_the_file_would(tmp_path):
     entry = dataclasses.replace(catalog()["tinyllama"], file=path.name, bytes=path.stat().st_size, **sizes)
     for n_ctx, n_slots, kv_type in ((None, 4, "f16"), (512, 1, "q8_0"), (9999, 2, "f16")):
         config = Config(str(path), n_ctx, n_slots, 1, kv_type=kv_type)
-        assert fit.need_of_entry(entry, n_ctx, n_slots, kv_type) == memory.need(config)
+        assert fit.need_of_entry(entry, config) == memory.need(config)
 
 
 def test_other_mixes_are_told_by_the_files_name_and_shared_embeddings_by_the_parameters():
@@ -157,12 +157,12 @@ def test_the_largest_that_runs_well_is_recommended_and_the_demo_only_alone():
 def test_a_file_of_the_catalog_is_one_row_and_a_damaged_one_is_unknown(tmp_path):
     shapes.make(shapes.SHAPES["small"], tmp_path / catalog()["tinyllama"].file)
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
-    rows = {row.name: row for row in fit.fits(FAST, 512, 1, folder=tmp_path)}
+    rows = {row.name: row for row in fit.fits(FAST, Config("", 512, 1, 1), tmp_path)}
     assert list(rows) == [*catalog(), "broken", "demo"]
     assert rows["tinyllama"].path and rows["tinyllama"].size_bytes < 10**8
     assert rows["broken"].fit.verdict is Verdict.UNKNOWN and not rows["r1-llama-8b"].path
     assert sum(row.recommended for row in rows.values()) <= 1
-    larger = fit.fits(FAST, 1024, 4, folder=tmp_path)
+    larger = fit.fits(FAST, Config("", 1024, 4, 1), tmp_path)
     assert all(
         new.fit.need and new.fit.need.kv_bytes >= 4 * old.fit.need.kv_bytes
         for new, old in zip(larger, rows.values(), strict=True)

@@ -16,7 +16,9 @@ import server as front
 from api.app import create_app
 from api.models import MOST_AT_ONCE
 from api.pool import Model, Pool
+from engine import memory
 from engine.memory import DoesNotFitError
+from engine.request import Config
 from engine.supervisor import Supervisor
 from models import identity
 from settings import Settings
@@ -120,16 +122,14 @@ def context_of(linnet: Front, name: str) -> int:
     return int(next(model["context"] for model in models if model["name"] == name))
 
 
-def test_a_model_is_loaded_anew_with_another_context_when_its_answers_have_ended(linnet):
+def test_a_model_is_loaded_anew_with_another_context(linnet):
     words = [{"role": "user", "content": "word " * 300}]
-    with linnet.http.post(CHAT, json=BODY | {"stream": True}, buffered=False) as running:
-        resizing = threading.Thread(
-            target=lambda: linnet.http.post("/models/load", json={"model": "default", "ctx": 256}), daemon=True
-        )
-        resizing.start()
-        assert b"[DONE]" in running.data
-        resizing.join(PATIENCE_S)
+    assert linnet.http.post("/models/load", json={"model": "default", "ctx": 256}).json["state"] == "loaded"
     assert context_of(linnet, "demo") == 256
+    (row,) = [row for row in json.loads(linnet.http.get("/models/catalog").data)["data"] if row["name"] == "demo"]
+    need = memory.need(linnet.pool.default.engine.config)
+    assert need
+    assert (need.n_ctx, need.total_bytes) == (256, row["memory_bytes"])
     assert error_of(linnet.ask(messages=words))["code"] == "context_length_exceeded"
     pid = linnet.pool.default.engine.status().worker_pid
     assert linnet.http.post("/models/load", json={"model": "demo", "ctx": 256}).status_code == 200
@@ -146,18 +146,38 @@ def test_a_context_that_cannot_be_had_leaves_the_one_there_was(linnet, monkeypat
     with monkeypatch.context() as small:
         small.setattr("engine.memory.available", lambda: 10**6)
         small.setattr("engine.memory.own", lambda _: 0)
-        assert error_of(linnet.http.post("/models/load", json=wanted))["code"] == "model_needs_force"
+        refused = error_of(linnet.http.post("/models/load", json=wanted))
+        assert refused["code"] == "model_needs_force"
+        assert f'{{"model": "demo", "force": true, "ctx": {2 * context}}}' in refused["message"]
         assert linnet.pool.default.engine.status().worker_pid == pid
 
-    def take(_: Supervisor) -> bool:
-        raise DoesNotFitError("Another program has just taken the memory.")
+    take = room.take
 
-    with monkeypatch.context() as full:
-        full.setattr(room, "take", take)
-        refused = error_of(linnet.http.post("/models/load", json=wanted))
-    assert refused["message"] == "Another program has just taken the memory."
+    def take_as_it_was(engine: Supervisor) -> Config | None:
+        if engine.config.n_ctx:
+            raise DoesNotFitError("Another program has just taken the memory.")
+        config: Config | None = take(engine)
+        return config
+
+    monkeypatch.setattr(room, "take", take_as_it_was)
+    refused = error_of(linnet.http.post("/models/load", json=wanted))
+    assert (refused["code"], refused["message"]) == ("model_not_loaded", "Another program has just taken the memory.")
     assert linnet.ask().status_code == 200
     assert context_of(linnet, "demo") == context
+
+
+def test_what_is_known_is_known_again_when_a_context_comes_back(linnet):
+    made, context = linnet.ask(), context_of(linnet, "demo")
+    assert linnet.ask().headers["X-Linnet-Cache"] == "hit"
+    linnet.http.post("/models/load", json={"model": "demo", "ctx": 512})
+    other = linnet.ask()
+    assert other.headers["X-Linnet-Cache"] == "miss"
+    assert other.json["system_fingerprint"] != made.json["system_fingerprint"]
+    linnet.http.post("/models/load", json={"model": "demo", "ctx": context})
+    assert linnet.ask().headers["X-Linnet-Cache"] == "hit"
+    assert (
+        linnet.ask(messages=[{"role": "user", "content": "x"}]).json["system_fingerprint"] == made.json["system_fingerprint"]
+    )
 
 
 def test_a_model_under_two_names_has_the_same_answers(linnet):
@@ -218,9 +238,10 @@ def test_a_stream_tells_that_the_model_is_being_loaded(linnet, monkeypatch):
     may_load = threading.Event()
     take = linnet.folder._room.take
 
-    def take_later(engine: Supervisor) -> bool:
+    def take_later(engine: Supervisor) -> Config | None:
         assert may_load.wait(PATIENCE_S)
-        return bool(take(engine))
+        config: Config | None = take(engine)
+        return config
 
     monkeypatch.setattr(linnet.folder._room, "take", take_later)
     monkeypatch.setattr("api.reply.PATIENCE_S", 0.0)
@@ -240,6 +261,7 @@ def test_a_stream_tells_that_the_model_is_being_loaded(linnet, monkeypatch):
             assert json.loads(end[6:])["choices"][0]["finish_reason"] == "stop"
         may_load.clear()
         linnet.pool.get("one").engine.unload()
+        assert linnet.pool.get("one").engine.unloaded(PATIENCE_S)
 
 
 def test_a_model_file_that_is_cut_while_it_is_loaded_costs_its_own_answers_and_no_others(linnet, models):
@@ -311,6 +333,7 @@ def test_more_than_may_wait_in_all_models_together_hear_so(models, tmp_path):
 def test_what_is_known_is_told_also_of_a_model_that_should_not_be_loaded(linnet, monkeypatch):
     made = linnet.ask()
     linnet.pool.default.engine.unload()
+    assert linnet.pool.default.engine.unloaded(PATIENCE_S)
     monkeypatch.setattr("engine.memory.available", lambda: 10**6)
     known = linnet.ask()
     assert known.headers["X-Linnet-Cache"] == "hit"
@@ -328,7 +351,7 @@ def test_the_catalog_says_what_is_here_what_fits_and_one_to_take(linnet):
 
 
 def test_a_model_that_could_not_be_loaded_after_all_is_not_told_as_loaded(linnet, monkeypatch):
-    def take(_: Supervisor) -> bool:
+    def take(_: Supervisor) -> Config | None:
         raise DoesNotFitError("There was room, and then there was none.")
 
     monkeypatch.setattr(linnet.folder._room, "take", take)
@@ -340,7 +363,7 @@ def test_a_model_that_could_not_be_loaded_after_all_is_not_told_as_loaded(linnet
 def test_those_who_load_models_leave_threads_for_the_others(linnet, monkeypatch):
     may_load = threading.Event()
     take = linnet.folder._room.take
-    monkeypatch.setattr(linnet.folder._room, "take", lambda engine: may_load.wait(PATIENCE_S) and take(engine))
+    monkeypatch.setattr(linnet.folder._room, "take", lambda engine: take(engine) if may_load.wait(PATIENCE_S) else None)
     statuses: list[int] = []
 
     def load() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from engine import memory
 from engine.client import Engine
 from engine.memory import DoesNotFitError
-from engine.request import Config, Failed, Finished, Trouble
+from engine.request import Failed, Finished, Trouble
 from engine.room import Room
 from engine.stream import State
 from engine.supervisor import Supervisor
@@ -29,23 +27,6 @@ class SmallRoom(Room):
 
     def _free(self, inside: dict[Supervisor, memory.Need | None]) -> int:
         return 0 if len(inside) >= self._n else 2**60
-
-
-@pytest.fixture
-def engines() -> Iterator[Callable[..., list[Engine]]]:
-    """Makes so many engines in a room, none of them loaded, and closes them after the test."""
-    made: list[Engine] = []
-
-    def make(n: int, room: Room, model: Path = DEMO, n_ctx: int | None = None) -> list[Engine]:
-        new = [Engine(Config(str(model), n_ctx, 2, 1, draft=False), 8, room=room) for _ in range(n)]
-        for engine in new:
-            engine.start(load=False)
-        made.extend(new)
-        return new
-
-    yield make
-    for engine in made:
-        engine.close()
 
 
 def worker(engine: Engine) -> psutil.Process:
@@ -242,7 +223,8 @@ def test_a_model_that_only_waits_for_room_is_unloaded_at_once(engines, endless_m
     two.load()
     while not one.status().leaving:
         threading.Event().wait(0.01)
-    assert two.unload(PATIENCE_S)
+    two.unload()
+    assert two.unloaded(PATIENCE_S)
     assert two.status().state is State.IDLE
 
 
@@ -250,13 +232,13 @@ def test_who_gives_up_waiting_for_a_model_moves_nobody_either(engines, endless_m
     one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     for unload in (False, True):
-        two.load()
+        loading = two.load()
         while not one.status().leaving:
             threading.Event().wait(0.01)
         if unload:
-            two.unload(PATIENCE_S)
+            two.unload()
         else:
-            two.give_up()
+            two.give_up(loading)
         while one.status().leaving:
             threading.Event().wait(0.01)
         assert two.status().state is State.IDLE
