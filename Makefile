@@ -19,7 +19,7 @@ run: setup ## start the server; options: make run ARGS="--port 9000"
 	@exec $(RUN) server.py $(ARGS)
 
 test: setup-dev ## run every test, in a real browser too; options: make test ARGS="-k stop"
-	@$(RUN) -m pytest -n auto $(ARGS)
+	@$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
 check: setup-dev ## format, lint, types, import rules; changes nothing
 	@$(RUN) -m ruff format --check $(SOURCES)

@@ -110,8 +110,8 @@ class Engine(Supervisor):
         """
         with self._changed:
             self._loadings.fail("The model was unloaded meanwhile.")
+            self._forget()
             if self._state is State.FAILED or (self._state is State.WAKING and not (self._process or len(self._in_flight))):
-                self.forced = False
                 self._enter(State.IDLE)
             elif self._process or self._state in LOADS:
                 self._leaving, self._may_stay = True, False
@@ -142,9 +142,9 @@ class Engine(Supervisor):
 
     def _resize(self, n_ctx: int, force: bool) -> None:
         """The next worker has another context; one that is there is to go. The lock is held."""
-        loaded = self._state not in (State.IDLE, State.WAKING, State.FAILED)
-        self._former = self._former or Former(self.config, self.forced, loaded)
+        state = {State.IDLE: State.IDLE, State.WAKING: State.IDLE, State.FAILED: State.FAILED}.get(self._state, State.READY)
+        self._former = self._former or Former(self.config, self.forced, state)
         self.config, self.forced = replace(self.config, n_ctx=n_ctx), force
         if self._process:
             self._leaving, self._may_stay = True, False
-            self._tell()
+        self._tell()

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from engine.request import Config
+from engine.stream import State
 
 
 class Former(NamedTuple):
@@ -16,7 +17,7 @@ class Former(NamedTuple):
 
     config: Config
     forced: bool
-    loaded: bool  # or just being loaded again
+    state: State  # READY, IDLE or FAILED
 
 
 class NotLoadedError(Exception):

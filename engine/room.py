@@ -35,6 +35,7 @@ class Room:
 
         Raises DoesNotFitError if there will never be any.
         """
+        config = engine.config
         told: list[Supervisor] = []  # to leave, for this one
         with self._changed:
             self._waiting.append(engine)
@@ -42,6 +43,8 @@ class Room:
             while True:
                 with self._changed:
                     n_changes, inside, is_next = self._n_changes, dict(self._inside), self._waiting[0] is engine
+                if engine.config is not config:
+                    self._stay(told)
                 config = engine.config
                 need = memory.need(config)
                 if engine in inside and inside[engine] == need:
@@ -64,8 +67,7 @@ class Room:
         finally:
             with self._changed:
                 self._waiting.remove(engine)
-            for other in told:
-                other.stay()
+            self._stay(told)
             self.wake()
 
     def leave(self, engine: Supervisor) -> None:
@@ -95,6 +97,13 @@ class Room:
     def _await_change(self, seen: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._n_changes != seen)
+
+    @staticmethod
+    def _stay(told: list[Supervisor]) -> None:
+        """Those who were told to leave need not."""
+        for other in told:
+            other.stay()
+        told.clear()
 
     @staticmethod
     def _make(inside: dict[Supervisor, memory.Need | None]) -> list[Supervisor]:

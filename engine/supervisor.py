@@ -126,7 +126,14 @@ class Supervisor:
         self._state = state
         if state is State.STOPPING:
             self._loadings.fail(refusal(state)[1])
+        if state is State.IDLE:
+            self.forced = False
+            self._forget()
         self._tell()
+
+    def _forget(self) -> None:
+        """That the model was loaded before its context was changed: it need not come back by itself."""
+        self._former = self._former and self._former._replace(state=State.IDLE)
 
     def _tell(self) -> None:
         self._changed.notify_all()
@@ -135,9 +142,10 @@ class Supervisor:
     def _watch(self) -> None:
         """The thread that starts workers, hears their events and sees them end."""
         while self._may_spawn():
-            process, ending = None, ""
+            process, ending, tried = None, "", self.config
             try:
                 if config := self._room.take(self):
+                    tried = config
                     process = self._spawn(config)
                 for word in process.words() if process else ():
                     self._on(word)
@@ -147,7 +155,7 @@ class Supervisor:
             except Exception as error:  # whatever it is, those who wait must hear of it
                 log.exception("A fault of ours: a model was not loaded.")
                 ending = f"It could not be loaded ({type(error).__name__})."
-            if not self._ended(process, ending):
+            if not self._ended(process, ending, tried):
                 self._room.leave(self)
         self._room.leave(self)
 
@@ -162,13 +170,11 @@ class Supervisor:
     def _spawn(self, config: Config) -> Process | None:
         """A new worker, told what to load and what already waits; None: it is not wanted any more. Raises OSError."""
         with self._changed:
-            if self._state not in WANTS:
+            if self._state not in WANTS or config is not self.config:
                 return None
             process = Process(self.tally)
             process.send(config)  # with the lock held: nothing may be said before it
             self._process, self._failure = process, None
-            if config is not self.config:  # it was changed since there is room
-                self._leaving, self._may_stay = True, False
             waiting = self._in_flight.hand_over()
         self._send(process, waiting)
         return process
@@ -181,18 +187,19 @@ class Supervisor:
             if cancelled:  # its Cancel may have come before it
                 process.send(Cancel(request.id))
 
-    def _ended(self, process: Process | None, ending: str) -> bool:
+    def _ended(self, process: Process | None, ending: str, tried: Config) -> bool:
         """What it means that a worker ended or was not started; whether what it had is kept for the next."""
         with self._changed:
             if self._process is not process or (not process and self._state is State.STOPPING):
                 return True  # it was let go on purpose
             self._process = None
-            if not (process or ending):
-                self._enter(self._state if self.wanted else State.IDLE)  # nobody waits any more
-            elif self._state in (State.READY, State.STOPPING, State.STALLED):
+            if process and self._state in (State.READY, State.STOPPING, State.STALLED):
                 return self._lost(ending)
-            else:
+            self._leaving = False
+            if ending and tried is self.config:
                 self._not_loaded(process, ending)
+            else:  # nobody waits any more, or for another context than the one that was tried
+                self._enter(self._state if self.wanted else State.IDLE)
             return False
 
     def _lost(self, ending: str) -> bool:
@@ -215,7 +222,6 @@ class Supervisor:
             self._failure = f"The engine process ended ({ending}) while it loaded {self._file}."
         if self._state is not State.LOADING:  # else whoever started it all says so
             log.error("%s", self._failure)
-        self._leaving = False
         if self._former:
             self._restore(self._former, self._failure)
             return
@@ -230,9 +236,9 @@ class Supervisor:
         """No worker could be had with another context; what waits is answered with the one there was. The lock is held."""
         self.config, self.forced, self._former = former.config, former.forced, None
         self._loadings.fail_resized(failure)
-        if former.loaded:
+        if former.state is State.READY:
             self._loadings.add(Loading())
-        self._enter(State.WAKING if self._awaited else State.IDLE)
+        self._enter(State.WAKING if self._awaited else former.state)
 
     def _care(self) -> None:
         """The thread that ends a worker stuck in a step, one that is to leave, and one that nobody has needed for long."""
@@ -250,7 +256,6 @@ class Supervisor:
                     self._changed.wait(BEAT_S if len(self._in_flight) else rest_s)
                     continue
                 process, self._process, self._gone = self._process, None, False
-                self.forced = self.forced and self._awaited
                 if self._state is State.READY:
                     self._enter(State.WAKING if self._awaited else State.IDLE)
             if process:

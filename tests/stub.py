@@ -92,6 +92,7 @@ def stub(
     finally:
         server.close()
         thread.join(0.5)  # a browser may still be connected
+        server.task_dispatcher.set_thread_count(0)
         if kept:
             app.extensions["linnet.runs"].close()
             kept.close()

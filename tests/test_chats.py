@@ -289,6 +289,15 @@ def test_an_answer_that_grows_is_found_as_it_ended_and_as_it_grows_again(chats):
     assert found(chats, "cream") == ["apple pie with cream"]
 
 
+def test_an_answer_that_goes_on_hides_nothing_that_was_said_after_it(chats):
+    chat = talk(chats, "question")
+    answer = chats.begin(ME, chat["id"], chat["leaf"], {})
+    chats.keep(answer | {"content": "apple", "state": "done"})
+    later = chats.say(ME, chat["id"], answer["id"], "and then?")
+    chats.resume(ME, chat["id"], answer["id"])
+    assert chats.read(ME, chat["id"])["leaf"] == later["id"]
+
+
 def test_a_stopped_answer_that_ends_after_all_is_found_by_all_its_words(chats):
     chat = talk(chats, "question")
     answer = chats.begin(ME, chat["id"], chat["leaf"], {})

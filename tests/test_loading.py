@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from engine import memory, process
 from engine.client import Engine
 from engine.loading import Loading, NotLoadedError
 from engine.memory import DoesNotFitError
-from engine.request import Config, Finished, Reason
+from engine.request import Config, Finished, Reason, Word
 from engine.room import Room
 from engine.stream import State
 from engine.supervisor import Supervisor
@@ -25,14 +25,15 @@ NO_ROOM_CTX = 999  # for which the memory is gone by then
 
 
 class TrickyRoom(Room):
-    """Lets a worker with one context die of it, and refuses another one."""
+    """Lets a worker with one context die of it, and refuses another one. Before either is done, `taken` is called."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, taken: Callable[[Supervisor], None] = lambda _: None) -> None:
         super().__init__()
-        self._monkeypatch = monkeypatch
+        self._monkeypatch, self._taken = monkeypatch, taken
 
     def take(self, engine: Supervisor) -> Config | None:
         config = super().take(engine)
+        self._taken(engine)
         if config and config.n_ctx == NO_ROOM_CTX:
             self.leave(engine)
             raise DoesNotFitError("The memory is gone.")
@@ -128,6 +129,15 @@ def test_where_another_context_cannot_be_had_the_model_comes_back_as_it_was_with
 
 
 @pytest.mark.parametrize("n_ctx", [BAD_CTX, NO_ROOM_CTX])
+def test_it_comes_back_by_itself(tricky, n_ctx):
+    engine = tricky()
+    context = context_of(engine)
+    assert failure(engine.load(n_ctx=n_ctx))
+    assert engine.wait(PATIENCE_S).state is State.READY
+    assert context_of(engine) == context
+
+
+@pytest.mark.parametrize("n_ctx", [BAD_CTX, NO_ROOM_CTX])
 def test_also_when_nobody_waits_for_it_any_more(tricky, n_ctx):
     engine = tricky()
     context = context_of(engine)
@@ -145,13 +155,87 @@ def test_a_model_that_was_not_loaded_is_not_loaded_for_a_context_that_cannot_be_
     assert isinstance(whole(engine.submit(request("1", max_tokens=2)))[1], Finished)
 
 
-def test_a_model_that_was_forced_comes_back_by_force(engines, monkeypatch):
+def test_a_model_that_could_not_be_loaded_is_not_tried_again_for_it(engines, monkeypatch):
+    (engine,) = engines(1, TrickyRoom(monkeypatch), n_ctx=BAD_CTX)
+    for n_ctx in (None, NO_ROOM_CTX):
+        assert failure(engine.load(n_ctx=n_ctx))
+        assert engine.status().state is State.FAILED
+    assert engine.config.n_ctx == BAD_CTX
+    engine.load(n_ctx=256).result(PATIENCE_S)
+
+
+def test_a_model_that_was_unloaded_meanwhile_does_not_come_back(tricky, monkeypatch):
+    may_fail = threading.Event()
+
+    class Slow(process.Process):
+        def words(self) -> Iterator[Word]:
+            assert may_fail.wait(PATIENCE_S)
+            yield from super().words()
+
+    engine = tricky()
+    first = worker(engine)
+    monkeypatch.setattr("engine.supervisor.Process", Slow)
+    loading = engine.load(n_ctx=BAD_CTX)
+    while engine.status().worker_pid in (first.pid, None):
+        threading.Event().wait(0.01)
+    engine.unload()
+    assert failure(loading) == "The model was unloaded meanwhile."
+    may_fail.set()
+    assert engine.unloaded(PATIENCE_S)
+    assert engine.wait(PATIENCE_S).state is State.IDLE
+    assert engine.config.n_ctx is None
+
+
+@pytest.mark.parametrize("n_ctx", [BAD_CTX, NO_ROOM_CTX])
+def test_a_context_asked_for_while_another_one_fails_is_tried_all_the_same(engines, monkeypatch, n_ctx):
+    loadings: list[Loading] = []
+
+    def ask_once(engine: Supervisor) -> None:
+        assert isinstance(engine, Engine)
+        if not loadings:
+            loadings.append(engine.load(n_ctx=256))
+
+    (engine,) = engines(1, TrickyRoom(monkeypatch, ask_once), n_ctx=n_ctx)
+    plain = engine.load()
+    plain.result(PATIENCE_S)
+    loadings[0].result(PATIENCE_S)
+    assert context_of(engine) == 256
+
+
+def test_a_model_that_was_forced_comes_back_by_force_and_no_other_stays_forced(engines, monkeypatch):
     (engine,) = engines(1, TrickyRoom(monkeypatch))
-    monkeypatch.setattr(memory, "available", lambda: 10**6)
-    engine.load(force=True).result(PATIENCE_S)
+    with monkeypatch.context() as small:
+        small.setattr(memory, "available", lambda: 10**6)
+        engine.load(force=True).result(PATIENCE_S)
+        assert failure(engine.load(n_ctx=512)).startswith("demo.gguf does not fit")
+        engine.load().result(PATIENCE_S)
+    engine.unload()
+    assert engine.unloaded(PATIENCE_S)
+    assert not engine.forced
     assert failure(engine.load(force=True, n_ctx=BAD_CTX))
-    engine.load().result(PATIENCE_S)
-    assert isinstance(whole(engine.submit(request("1", max_tokens=2)))[1], Finished)
+    assert not engine.forced
+
+
+class RoomBySize(SmallRoom):
+    """Has room for one large model, and for small ones beside it."""
+
+    def _free(self, inside: dict[Supervisor, memory.Need | None]) -> int:
+        return memory.need(Config(str(DEMO), 512, 2, 1)).total_bytes if inside else 2**60  # type: ignore[union-attr]
+
+
+def test_a_smaller_context_that_fits_beside_the_others_waits_for_nobody(engines):
+    one, two = engines(2, RoomBySize(1))
+    running = one.submit(request("1"))
+    assert has_begun(running)
+    one.load().result(PATIENCE_S)
+    plain, late = two.load(), two.submit(request("1", max_tokens=2))
+    while not one.status().leaving:
+        threading.Event().wait(0.01)
+    two.load(n_ctx=256).result(PATIENCE_S)
+    plain.result(PATIENCE_S)
+    assert isinstance(whole(late)[1], Finished)
+    assert (context_of(two), one.status().leaving) == (256, False)
+    running.close()
 
 
 def test_a_context_that_changes_while_a_model_waits_for_its_room_is_loaded_at_once(engines, endless_model):
@@ -169,6 +253,15 @@ def test_a_context_that_changes_while_a_model_waits_for_its_room_is_loaded_at_on
     assert isinstance(whole(late)[1], Finished)
     assert (context_of(two), two.status().leaving) == (256, False)
     assert room._inside[two] == memory.need(two.config), "and the memory taken is that of what is loaded"
+
+
+def test_who_gives_up_leaves_no_force_behind(engines, endless_model):
+    one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
+    assert has_begun(one.submit(request("1")))
+    two.give_up(two.load(force=True))
+    while two.status().state is not State.IDLE:
+        threading.Event().wait(0.01)
+    assert not two.forced
 
 
 def test_who_waits_for_a_model_hears_when_it_is_unloaded_or_the_server_ends(engines, endless_model):

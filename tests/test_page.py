@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from engine.request import Event, Failed, Finished, Progress, Request, Trouble
 from engine.stream import State
@@ -67,6 +67,173 @@ def settings(**values: object) -> str:
 
 def last_text(page: Page):
     return answers(page).last.locator(".text")
+
+
+@contextlib.contextmanager
+def held(page: Page, what: str) -> Iterator[list[Route]]:
+    """The requests of this kind that are made in the block; they wait until its end, if they are not answered before."""
+    routes: list[Route] = []
+    page.route(what, lambda route: routes.append(route))
+    yield routes
+    for route in routes:
+        route.continue_()
+    page.unroute(what)
+
+
+def test_what_goes_on_is_the_last_answer_only(serve, tmp_path, open_page):
+    page = open_page(serve(lambda _: ["Half", CUT], chats=tmp_path / "chats.db"))
+    ask(page, "one")
+    ended(page)
+    ask(page, "two")
+    ended(page, 2)
+    expect(page.get_by_role("button", name="Continue answer")).to_have_count(1)
+
+
+def test_the_key_that_is_asked_for_in_between_costs_no_question(serve, tmp_path, open_page):
+    page = open_page(serve(lambda _: ["Yes."], chats=tmp_path / "chats.db", api_key="secret"))
+    tried = []
+    page.on("request", lambda request: tried.append(request.post_data_json) if "/session" in request.url else None)
+    key = page.get_by_role("textbox", name="API key")
+    key.fill("half of i")
+    page.keyboard.press("Escape")
+    expect(key).to_be_hidden()
+    ask(page, "well?")
+    key.fill("secret")
+    page.keyboard.press("Enter")
+    expect(page.locator("#model")).to_have_text("stub")
+    page.keyboard.press("Alt+r")
+    expect(last_text(page)).to_have_text("Yes.")
+    assert tried == [{"key": "secret"}]
+
+
+def test_a_question_that_is_asked_while_an_answer_is_being_found_again_stays_a_draft(serve, tmp_path, open_page):
+    may_end = threading.Event()
+
+    def script(request: Request) -> Iterator[str]:
+        yield "Yes, "
+        assert may_end.wait(60)
+
+    page = open_page(serve(script, chats=tmp_path / "chats.db"))
+    ask(page, "one")
+    expect(last_text(page)).to_have_text("Yes,")
+    box = page.get_by_label("Your message")
+    with held(page, "**/api/chats/chat_*"):
+        with page.expect_request("**/api/chats/chat_*"):
+            page.reload()
+        ask(page, "two")
+        page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(box).to_have_value("two")
+    may_end.set()
+    ended(page)
+    box.press("Enter")
+    ended(page, 2)
+
+
+def test_what_was_not_sent_or_was_attached_meanwhile_is_a_draft_of_its_chat(serve, tmp_path, open_page):
+    page = open_page(serve(lambda _: ["Yes."], chats=tmp_path / "chats.db"))
+    box, chips = page.get_by_label("Your message"), page.locator("#files-list li")
+    a, b = ({"name": name, "mimeType": "", "buffer": b"text"} for name in ("a.txt", "b.txt"))
+    with held(page, "**/api/chats"):
+        with page.expect_request("**/api/chats"):
+            ask(page, "one")
+        page.locator("#attach-files").set_input_files([a])
+        expect(chips).to_have_count(1)
+    ended(page)
+    do(page, "New chat")
+    expect(chips).to_have_count(0)
+    page.route("**/messages", lambda route: route.fulfill(status=413, body="{}"))
+    page.locator("#attach-files").set_input_files([b])
+    expect(chips).to_have_text([re.compile("b.txt")])
+    ask(page, "too long")
+    expect(answers(page).get_by_role("alert")).to_have_text("The server answered with status 413.")
+    box.fill("of a new one")
+    page.locator("#chat-list").get_by_role("link", name="one").click()
+    expect(last_text(page)).to_have_text("Yes.")
+    expect(chips).to_have_text([re.compile("a.txt")])
+    do(page, "New chat")
+    expect(box).to_have_value("too long\n\nof a new one")
+    expect(chips).to_have_text([re.compile("b.txt")])
+
+
+def test_while_a_chat_is_fetched_nothing_is_done_to_another(serve, tmp_path, open_page):
+    server = serve(lambda _: ["Yes."], chats=tmp_path / "chats.db")
+    page = open_page(server)
+    box, text = page.get_by_label("Your message"), page.locator(".user .text")
+    for question in ("one", "two"):
+        do(page, "New chat")
+        ask(page, question)
+        ended(page)
+    one, two = (page.locator("#chat-list").get_by_role("link", name=name) for name in ("one", "two"))
+    path = f"**/api/chats/{one.get_attribute('href')[1:]}"
+    n_asked = len(server.engine.requests)
+    with held(page, path):
+        one.click()
+        page.keyboard.press("Alt+r")
+        box.fill("of one")
+    expect(text).to_have_text("one")
+    expect(box).to_have_value("of one")
+    assert len(server.engine.requests) == n_asked
+    two.click()
+    expect(text).to_have_text("two")
+    expect(box).to_have_value("")
+    with held(page, path) as routes:
+        with page.expect_request(path):
+            one.click()
+        two.click()
+        expect(text).to_have_text("two")
+        with page.expect_response(path):
+            routes.pop().fulfill(status=404, body="{}")
+        page.evaluate(POLL)  # by its end the page knows that one is gone
+        expect(text).to_have_text("two")
+        expect(page.locator("#note")).to_be_empty()
+
+
+def test_another_model_is_named_and_counts_and_reads_what_is_written(serve, open_page):
+    server = serve(lambda _: ["Yes."])
+    page = open_page(server)
+    model, chips = page.locator("#model"), page.locator("#files-list li")
+    expect(model).to_have_text("stub")
+    page.route("**/v1/models", lambda route: route.fulfill(status=503, body="{}"))
+    page.reload()
+    expect(model).to_have_text("the server cannot be reached")
+    page.unroute("**/v1/models")
+    page.evaluate(POLL)
+    expect(model).to_have_text("stub")
+    page.route("**/tokenize", lambda route: route.fulfill(status=503, body="{}"))
+    with page.expect_response("**/tokenize"):
+        page.locator("#attach-files").set_input_files([{"name": "a.txt", "mimeType": "", "buffer": b"one two three"}])
+    expect(chips).to_contain_text("1 kB")
+    page.route("**/tokenize", lambda route: route.fulfill(json={"tokens": [1, 2, 3]}))
+    status = page.request.get(f"{server.url}/status", headers={"Accept": "application/json"}).json()
+    status |= {"model": "other", "models": [status["models"][0] | {"name": "other"}]}
+    page.route("**/status", lambda route: route.fulfill(json=status))
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": "other"}]}))
+    with page.expect_request("**/api/prefill"):
+        page.evaluate(POLL)
+    expect(chips).to_contain_text("3 tokens")
+    expect(model).to_have_text("other")
+    said = {"error": {"message": "It needs more memory.", "code": "model_too_large"}}
+    page.route("**/chat/completions", lambda route: route.fulfill(status=507, json=said))
+    ask(page, "well?")
+    page.get_by_role("button", name="Choose a model").last.click()
+    expect(page.get_by_role("dialog", name="Models")).to_be_visible()
+
+
+def test_what_is_pressed_keeps_the_focus_and_is_done_once(serve, tmp_path, open_page):
+    page = open_page(serve(lambda _: ["Yes."], chats=tmp_path / "chats.db"))
+    page.get_by_role("button", name="Who are you?").press("Enter")
+    ended(page)
+    expect(page.get_by_label("Your message")).to_be_focused()
+    deleted = []
+    page.on("request", lambda request: deleted.append(request.url) if request.method == "DELETE" else None)
+    do(page, "Delete answer")
+    page.get_by_role("group", name="Delete this and what follows?").get_by_role("button", name="Delete").dblclick()
+    expect(answers(page)).to_have_count(0)
+    page.keyboard.press("Alt+r")
+    ended(page)
+    assert len(deleted) == 1
+    expect(page.locator("#note")).to_be_empty()
 
 
 def test_a_link_says_the_host_that_a_browser_goes_to(serve, open_page):

@@ -462,7 +462,7 @@ def read_and_leave(url: str, id: str) -> None:
 
 def test_a_server_that_is_killed_leaves_what_was_kept_and_the_next_calls_it_stopped(endless_model, tmp_path):
     file = tmp_path / "chats.db"
-    with Server("--chats", str(file), "--keep-loops", model=endless_model) as server:
+    with Server("--chats", str(file), "--keep-loops", "--ctx", "50000", model=endless_model) as server:
         id = asked_of(server.url)
         with closing(sqlite3.connect(file)) as db:
             while not db.execute("SELECT 1 FROM messages WHERE id = ? AND content <> ''", (id,)).fetchone():

@@ -243,6 +243,20 @@ def test_the_page_shows_the_corpus_wherever_it_may_stand_and_nothing_runs_or_lea
     assert before["hits"] == before["handlers"] == watched.faults == canary.paths == []
 
 
+def test_an_answer_that_could_not_be_rendered_is_text_until_the_server_is_there_again(watched):
+    watched.route("**/api/markdown", lambda route: route.abort())
+    with stub(lambda _: ["**bold** <b>word</b>"]) as server:
+        watched.goto(server.url)
+        ask(watched, "hello")
+        expect(answers(watched).locator(".facts")).to_contain_text("token")
+        expect(answers(watched).locator(".text")).to_have_text("**bold** <b>word</b>")
+        watched.unroute("**/api/markdown")
+        watched.evaluate("import('/web/poll.js').then(({ pollNow }) => pollNow())")
+        expect(answers(watched).locator(".text strong")).to_have_text("bold")
+        expect(answers(watched).locator(".text")).to_have_text("bold <b>word</b>")
+    assert watched.faults == []
+
+
 # What a page can try at a server that it may not use: all ways to send something, and all to read an answer.
 ATTACK = """async (url) => {
   const chat = JSON.stringify({ messages: [{ role: "user", content: "stolen" }] });

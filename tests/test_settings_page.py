@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from engine.tally import MINUTES
 from tests import hub as fake
@@ -105,7 +105,10 @@ def test_instructions_come_from_presets_are_written_anew_and_saved(told, open_pa
     assert module(page, "settings.systemPrompt()") == text.input_value() != ""
     text.fill("You are a pirate.")
     expect(presets).to_have_value("custom")
-    page.get_by_label("Name of a preset").fill("Pirate")
+    name = page.get_by_label("Name of a preset")
+    name.fill("Pirate")
+    name.dispatch_event("keydown", {"key": "Enter", "keyCode": 229, "isComposing": True})  # which ends a composition
+    expect(name).to_have_value("Pirate")
     page.keyboard.press("Enter")
     expect(presets.locator("option:checked")).to_have_text("Pirate")
     presets.select_option("Nothing")
@@ -142,11 +145,38 @@ def test_the_model_is_loaded_anew_for_longer_chats(open_page):
         page.get_by_role("button", name="Load with this context").click()
         expect(said).to_have_text("The model is loaded.")
         expect(page.locator("#status-facts")).to_contain_text("of 2,048 tokens")
-        error = {"message": "It does not fit.", "type": "x", "param": "model", "code": "model_needs_force"}
-        page.route("**/models/load", lambda route: route.fulfill(status=409, json={"error": error}))
-        choice.select_option("1024")
-        page.get_by_role("button", name="Load with this context").click()
-        expect(said).to_have_text("It does not fit.")
+        assert page.evaluate("localStorage.model ?? null") is None, "the default was not chosen"
+
+
+def test_a_context_that_does_not_fit_needs_the_same_yes_as_a_model_and_a_second_click_does_nothing(told, open_page):
+    page = settings(open_page(told))
+    tell_catalog(page)
+    asked: list[Route] = []
+
+    def load(route: Route) -> None:
+        asked.append(route)
+        if len(asked) > 1:
+            route.fulfill(json={})
+
+    page.route("**/models/load", load)
+    page.get_by_label("Longest chat").select_option("1024")
+    button, said = page.get_by_role("button", name="Load with this context"), page.locator("#settings-said")
+    for _ in range(2):
+        button.click()
+        expect(said).to_have_text("Loading the model …")
+    for _ in range(3):
+        page.evaluate("import('/web/models.js').then((models) => models.lookForModels())")  # one more would open it
+    expect(page.get_by_role("dialog", name="Models")).to_be_hidden()
+    error = {"message": "It does not fit.", "type": "x", "param": "model", "code": "model_needs_force"}
+    asked[0].fulfill(status=409, json={"error": error})
+    question = page.get_by_role("group", name="It does not fit.")
+    expect(question.get_by_role("button", name="No")).to_be_focused()
+    expect(said).to_be_empty()
+    question.get_by_role("button", name="Load it all the same").click()
+    expect(page.get_by_role("dialog", name="Models")).to_be_hidden()
+    expect(button).to_be_focused()
+    bodies = [route.request.post_data_json for route in asked]
+    assert bodies == [{"model": "stub", "force": force, "ctx": 1024} for force in (False, True)]
 
 
 def test_the_dialog_is_named_and_needs_no_mouse(told, open_page):
@@ -294,3 +324,39 @@ def test_a_download_that_fails_says_why_where_it_was_begun(fresh, open_page):
     expect(offer.get_by_role("alert")).not_to_be_empty()
     expect(offer.get_by_role("button", name="Download")).to_be_visible()
     expect(page.locator("#model")).to_have_text("demo")
+
+
+def test_a_download_whose_connection_is_lost_is_joined_again_unless_it_was_cancelled(fresh, open_page):
+    server, _ = fresh
+    begun: list[Route] = []
+
+    def download(route: Route) -> None:
+        if route.request.method == "DELETE":
+            return route.fulfill(json={})
+        if route.request.method == "POST":
+            begun.append(route)
+            if len(begun) == 1:
+                return None  # until it is lost, below
+            if len(begun) == 2:
+                progress = f'data: {{"model": "{REPO}", "state": "downloading", "bytes": 1, "total_bytes": 2}}'
+                return route.fulfill(body=f"{progress}\n\n", content_type="text/event-stream")
+            if len(begun) == 3:
+                return route.abort()
+        return route.continue_()
+
+    page = open_page(server)
+    recommending(page)
+    page.route("**/models/download", download)
+    page.reload()
+    offer = page.get_by_role("group", name="A bigger model")
+    offer.get_by_role("button", name="Download").click()
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        offer.get_by_role("button", name="Cancel").click()
+    begun[0].abort()
+    expect(offer.get_by_role("button", name="Download")).to_be_focused()
+    expect(offer.get_by_role("alert")).to_have_count(0)
+    assert len(begun) == 1
+    offer.get_by_role("button", name="Download").click()
+    expect(page.locator("#model")).to_have_text(MODEL)
+    expect(page.locator("#note")).to_have_text(f"{MODEL} answers from now on.")
+    assert len(begun) == 4

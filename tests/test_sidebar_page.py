@@ -159,6 +159,7 @@ def test_every_action_has_a_key_and_the_dialog_shows_them(kept, open_page):
     press("Alt+Shift+l")
     page.get_by_role("group", name="Delete this and what follows?").get_by_role("button", name="Delete").click()
     expect(answers(page).locator(".place")).to_have_count(0)
+    page.on("filechooser", lambda _: None)  # else watching begins and ends with each, not always in time
     for key in ("Alt+u", "Alt+i"):
         with page.expect_file_chooser():
             press(key)
@@ -204,6 +205,86 @@ def test_every_action_has_a_key_and_the_dialog_shows_them(kept, open_page):
     link(page, "first").focus()
     press("?")
     expect(page.locator("#keys dt")).to_have_count(len(set(page.locator("#keys dl > div").all_inner_texts())))
+
+
+def test_a_chat_that_could_not_be_brought_back_can_be_later(kept, open_page):
+    page = open_page(kept)
+    for text in ("one", "two"):
+        begin(page, text)
+        page.keyboard.press("Control+Shift+Backspace")
+        expect(rows(page)).to_have_count(0)
+    expect(page.locator("#toast-text")).to_have_text("2 chats deleted.")
+    page.route("**/restore", lambda route: route.abort(), times=1)
+    page.keyboard.press("Alt+z")
+    expect(link(page, "two")).to_be_visible()
+    expect(page.locator("#note")).to_have_text("The server cannot be reached.")
+    expect(page.locator("#toast")).to_be_visible()
+    expect(page.locator("#toast-text")).to_have_text("Deleted.")
+    page.keyboard.press("Alt+z")
+    expect(link(page, "one")).to_be_focused()
+    expect(rows(page)).to_have_count(2)
+    expect(page.locator("#toast")).to_be_hidden()
+
+
+def test_keys_in_the_menu_of_a_chat_are_about_that_chat(kept, open_page):
+    page = open_page(kept)
+    for text in ("one", "two", "three"):
+        begin(page, text)
+    for chat, key in (("one", "F2"), ("two", "Control+Shift+Backspace")):
+        page.get_by_role("button", name=f"{chat}: more").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
+        page.keyboard.press(key)
+        expect(page.get_by_role("menu")).to_be_hidden()
+        if key == "F2":
+            page.get_by_label("Title of the chat").fill("first")
+            page.keyboard.press("Enter")
+            expect(link(page, "first")).to_be_focused()
+    expect(rows(page)).to_have_count(2)
+    assert names(page) == ["three", "first"]
+    expect(page.locator(".user .text")).to_have_text("three")
+
+
+def test_keys_of_a_composition_are_left_to_it(kept, open_page):
+    page = open_page(kept)
+    begin(page, "one")
+    search, title = page.get_by_label("Search the chats"), page.get_by_label("Title of the chat")
+    search.focus()
+    search.dispatch_event("keydown", {"key": "ArrowDown", "keyCode": 229, "isComposing": True})
+    expect(search).to_be_focused()
+    page.keyboard.press("F2")
+    title.dispatch_event("keydown", {"key": "Enter", "keyCode": 229})  # as Safari ends one
+    expect(title).to_be_focused()
+
+
+def test_copying_says_its_outcome_also_to_who_does_not_see_it_and_never_that_it_was_done_where_it_was_not(kept, open_page):
+    page = open_page(kept)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    begin(page, "one")
+    spoken = page.locator("#spoken")
+    expect(spoken).to_have_text("Yes.")
+    page.keyboard.press("Alt+c")
+    expect(spoken).to_have_text("Copied")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: null }); document.execCommand = () => false")
+    page.keyboard.press("Alt+Shift+c")
+    expect(spoken).to_have_text("Not allowed")
+    expect(page.get_by_role("button", name="Copy question")).to_have_text("Not allowed")
+
+
+def test_who_goes_to_the_end_by_a_key_can_write_there_and_a_finger_brings_up_no_keyboard(unkept, open_page):
+    page = open_page(unkept, viewport={"width": 320, "height": 300}, has_touch=True)
+    box, to_end = page.get_by_label("Your message"), page.get_by_role("button", name="To the end")
+    ask(page, "line\n" * 40)
+    expect(answers(page).locator(".facts")).to_contain_text("token")
+    page.locator("main").evaluate("(main) => main.scrollTo(0, 0)")
+    to_end.focus()
+    page.keyboard.press("Enter")
+    expect(to_end).to_be_hidden()
+    expect(box).to_be_focused()
+    page.locator("main").evaluate("(main) => main.scrollTo(0, 0)")
+    to_end.tap()
+    expect(to_end).to_be_hidden()
+    expect(box).not_to_be_focused()
 
 
 def test_where_it_is_narrow_the_chats_are_a_drawer_that_keeps_the_focus(kept, open_page):

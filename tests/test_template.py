@@ -63,7 +63,7 @@ try:
 except TemplateError as error:
     print(error)
 print(time.process_time())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
@@ -236,7 +236,7 @@ def test_a_template_that_wants_all_memory_gets_little_and_soon_a_sentence(source
     sentence, seconds, kib = child.stdout.splitlines()
     assert sentence.startswith(("The model's chat template ", "the chat template in it is broken ")), sentence
     assert float(seconds) < template.LIMIT_S + 1
-    assert int(kib) < 2**20  # 1 GiB
+    assert int(kib) < 2**19  # half of what it was given
 
 
 def test_what_a_refused_template_made_is_given_back():

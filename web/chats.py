@@ -167,7 +167,7 @@ class Chats:
             if message["state"] == "running":
                 raise RunningError("This answer is still being made.")
             db.execute("UPDATE messages SET state = 'running' WHERE id = ?", (id,))
-            _show(db, chat, id)
+            _show(db, chat, _newest(db, chat, id) or id)  # what was said after it stays in sight
             return message | {"state": "running"}
 
     def keep(self, message: Message) -> bool:

@@ -14,7 +14,7 @@ function fenced({ name, text }) {
 }
 
 // What is written of a chat and read of it comes one after the other: what is read meanwhile may no longer be true.
-export const inTurn = (chat, work) => (chat.turn = chat.turn.catch(() => {}).then(work));
+export const inOrder = (chat, work) => (chat.queue = chat.queue.catch(() => {}).then(work));
 
 // The branch down to a message as it goes to the model: without questions that got no answer, and without thoughts, but for
 // those of the answer that is to be continued.
@@ -45,7 +45,7 @@ export async function answerTo(chat, question, message, how, signal, show) {
       const more = message.live.first !== null; // than was there before: it is no longer the prompt that is too long
       if (error.code !== "context_length_exceeded" || more || !leaveOut(chat, question, message)) throw error;
       if (!message.local && !how.continues) {
-        await inTurn(chat, () => chat.store.removeMessage(chat.id, message.id));
+        await inOrder(chat, () => chat.store.removeMessage(chat.id, message.id));
         message.local = true;
       }
       show();
@@ -63,7 +63,7 @@ async function begun(chat, question, message, { afresh = false, another = false,
   if (continues) request.continue_final_message = true;
   if (chat.private) request.private = true; // nor does what is computed for it go to disk
   const body = { parent: question.id, request, afresh: afresh || another, ...(continues && { continues: message.id }) };
-  await inTurn(chat, async () => {
+  await inOrder(chat, async () => {
     const { id, facts } = await chat.store.beginAnswer(chat.id, body);
     message.events = 0; // from the beginning, whatever it has said already
     Object.assign(message.facts, facts);

@@ -30,7 +30,7 @@ export const models = async () => (await ask("/v1/models")).data;
 // Those and the ones that could be fetched, with what is known of each.
 export const catalog = async () => (await ask("/models/catalog")).data;
 // Returns when it is loaded. `force`: even if it does not fit or would be very slow.
-export const load = (model, force) => ask("/models/load", "POST", { model, force });
+export const load = (model, force, ctx) => ask("/models/load", "POST", { model, force, ctx });
 export const remove = (name) => ask(`/v1/models/${encodeURIComponent(name)}`, "DELETE");
 export const downloads = async () => (await ask("/models/download")).downloads;
 export const cancelDownload = (model) => ask("/models/download", "DELETE", { model });
@@ -42,7 +42,7 @@ export async function* download(model) {
     if (progress) yield progress;
     if (progress?.state === "installed") return;
   }
-  throw new ApiError(500, { message: "The connection to the server was lost; the download may go on there." });
+  throw new TypeError("The connection was lost."); // as the browser does
 }
 
 // Hands over the API key; the browser keeps a cookie from then on, which no script can read.

@@ -1,6 +1,6 @@
 // The open chat and what can be done in it. It is kept by the server, or private: then it ends with the page.
 import { ApiError, sentence } from "./api.js";
-import { answerTo, conversation as toSend, followed, inTurn } from "./answering.js";
+import { answerTo, conversation as toSend, followed, inOrder } from "./answering.js";
 import * as kept from "./history.js";
 import { begin } from "./live.js";
 import { toEnd } from "./reading.js";
@@ -12,7 +12,7 @@ import { Tree } from "./tree.js";
 import { onAct, showBranch, turnOf } from "./turns.js";
 import * as unkept from "./unkept.js";
 
-const listeners = { change: [], error: [] };
+const listeners = { change: [], error: [], unsent: [] };
 let keeps = true; // until the server says that it does not
 let version = null; // of the server's chats, as it told it last
 let n_local = 0;
@@ -23,13 +23,13 @@ export const GONE = "That chat is no longer there.";
 
 function fresh(isPrivate) {
   const store = isPrivate || !keeps ? unkept : kept;
-  const told = { id: null, title: "", system: null, tree: new Tree() };
-  const here = { n: ++n_chats, running: null, reader: null, n_picks: 0, turn: Promise.resolve() };
-  return { ...told, ...here, private: isPrivate, store };
+  const told = { id: null, title: "", system: null, tree: new Tree(), loading: null };
+  const answering = { running: null, ran: null, reader: null, from: null }; // `from`: the first message that is sent
+  return { ...told, ...answering, n: ++n_chats, n_picks: 0, queue: Promise.resolve(), private: isPrivate, store };
 }
 
 // "change": the open chat is another, or has changed. "error": something could not be done; with the ApiError, and whether
-// the turn that it belongs to tells it.
+// the turn that it belongs to tells it. "unsent": the chat is left with these questions.
 export const on = (what, callback) => listeners[what].push(callback);
 const tell = (what, ...values) => listeners[what].forEach((callback) => callback(...values));
 
@@ -56,8 +56,9 @@ function show(shown = chat) {
 
 // Another chat takes its place; an answer that the server keeps goes on there.
 function leave() {
+  const unsent = chat.tree.branch.filter(({ local, role }) => local && role === "user");
+  if (unsent.length && !chat.running) tell("unsent", unsent);
   chat.reader?.abort();
-  chat.left = true;
   const message = "The private chat has ended: it is not stored.";
   if (chat.private && !isEmpty()) tell("error", new ApiError(0, { message }));
 }
@@ -75,19 +76,21 @@ export async function openChat(id) {
   leave();
   const mine = (chat = { ...fresh(false), id, store: kept });
   mine.loading = refresh(mine).finally(() => (mine.loading = null));
+  tell("change"); // the old turns stay until it is there: no flicker
   try {
     await mine.loading;
     if (mine !== chat) return;
     show();
     toEnd();
   } catch (error) {
-    if (mine === chat) chat = fresh(false);
+    if (mine !== chat) return;
+    chat = fresh(false);
     throw error;
   }
 }
 
 // Takes over what the server has, from other tabs too. `ended`: the id of an answer that has just come to its end.
-const refresh = (mine, ended) => inTurn(mine, async () => {
+const refresh = (mine, ended) => inOrder(mine, async () => {
   const { title, system, messages, leaf } = await kept.read(mine.id);
   const { tree, running } = mine;
   for (const message of messages) if (message.id === ended && message.state === "running") message.state = "done";
@@ -109,11 +112,10 @@ function takeUp(mine, message) {
 const local = (fields) => ({ id: `local-${++n_local}`, local: true, state: "done", facts: {}, created: now(), ...fields });
 const now = () => Date.now() / 1000;
 
-// False: another chat was opened before this one was there.
-export async function ask(text, files = []) {
-  const mine = chat;
-  await mine.loading?.catch(() => {}); // what is wrong is told already
-  if (mine !== chat) return false;
+// Returns when the open chat is there, or failed to come, which is told.
+export const loaded = () => chat.loading?.catch(() => {});
+
+export function ask(text, files = []) {
   let parent = chat.tree.get(chat.tree.leaf);
   while (parent?.local && parent.role === "assistant") parent = chat.tree.get(parent.parent); // refused: it is not stored
   return put(text, files, parent?.id ?? null);
@@ -157,7 +159,7 @@ async function done(mine, message, work) {
   } catch (error) {
     if (!signal.aborted && error.code !== "answer_not_running") fault = error;
   }
-  if (mine.left) return;
+  if (mine !== chat) return;
   message.state = message.stopping ? "stopped" : "done";
   if (fault) fail(message, fault);
   mine.running = null;
@@ -192,7 +194,7 @@ async function save(mine, message) {
 async function add(mine, message) {
   if (!message?.local) return;
   await add(mine, mine.tree.get(message.parent));
-  await inTurn(mine, async () => {
+  await inOrder(mine, async () => {
     const { id } = await mine.store.addMessage(mine.id, message.parent, message.content, message.files);
     mine.tree.rename(message, id);
     message.local = false;
@@ -244,7 +246,7 @@ function again(message, how) {
 async function drop(message) {
   const mine = chat;
   if (mine.tree.pathTo(mine.running?.id).includes(message)) await instead(() => {})();
-  if (!message.local) await inTurn(mine, () => mine.store.removeMessage(mine.id, message.id));
+  if (!message.local) await inOrder(mine, () => mine.store.removeMessage(mine.id, message.id));
   mine.tree.remove(message);
   show(mine);
 }
@@ -257,7 +259,7 @@ async function pick(message) {
   turnOf(message)?.node.querySelector(".branches button:enabled")?.focus({ preventScroll: true });
   if (tree.get(tree.leaf).local) return;
   mine.n_picks += 1;
-  await inTurn(mine, () => store.change(mine.id, { leaf: tree.leaf })).catch(() => {}); // of no great matter
+  await inOrder(mine, () => store.change(mine.id, { leaf: tree.leaf })).catch(() => {}); // of no great matter
   mine.n_picks -= 1;
 }
 
@@ -272,7 +274,7 @@ const acts = {
 };
 
 onAct((what, message, ...more) => {
-  if (!(what in acts)) return tell("error", { code: "model_wanted" });
+  if (chat.tree.get(message.id) !== message) return; // of the chat before
   acts[what](message, ...more).catch((error) => tell("error", error));
 });
 
@@ -288,7 +290,7 @@ onSystem((system) => {
   const mine = chat;
   mine.system = system;
   showSystemOf(system);
-  inTurn(mine, () => mine.store.change(mine.id, { system })).catch((error) => tell("error", error));
+  inOrder(mine, () => mine.store.change(mine.id, { system })).catch((error) => tell("error", error));
 });
 onStatus(({ chats }) => {
   const changed = version !== null && chats !== version;

@@ -1,5 +1,5 @@
 // Copies a text, also where the page came over plain HTTP from another computer and has no clipboard of its own.
-import { made } from "./dom.js";
+import { $, made } from "./dom.js";
 
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
@@ -7,9 +7,10 @@ async function copy(text) {
   const focused = document.activeElement;
   (document.querySelector("dialog[open]") ?? document.body).append(box);
   box.select();
-  document.execCommand("copy");
+  const done = document.execCommand("copy");
   box.remove();
   focused?.focus();
+  if (!done) throw new Error("not copied");
 }
 
 // The button says for a moment that it has done so.
@@ -17,7 +18,7 @@ export async function copyBy(button, text) {
   if (button.dataset.said) return;
   const label = button.textContent;
   button.dataset.said = "yes";
-  button.textContent = await copy(text).then(() => "Copied", () => "Not allowed");
+  button.textContent = $("spoken").textContent = await copy(text).then(() => "Copied", () => "Not allowed");
   setTimeout(() => {
     button.textContent = label;
     delete button.dataset.said;

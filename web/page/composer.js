@@ -1,9 +1,10 @@
 // Where questions are written: the text, the files that go with it, and the reading ahead of both while somebody types.
 import { withFiles } from "./answering.js";
 import { ask as request, call } from "./api.js";
-import { ask, conversation, currentChat, isAnswering, on } from "./chat.js";
+import { ask, conversation, currentChat, isAnswering, loaded, on } from "./chat.js";
 import { $, button, element, made, when } from "./dom.js";
 import { chosen } from "./models.js";
+import { onStatus } from "./poll.js";
 import { onChange, preference } from "./settings.js";
 import { count, size } from "./words.js";
 
@@ -12,10 +13,11 @@ const FILE_BYTES = 1e6;
 const LONG_PASTE = 2000; // characters: such a text becomes a file
 const PAUSE_MS = 300; // in the typing, before the draft is read ahead
 const SHORT = 20; // characters that are not worth it
-let files = []; // {name, text, pasted?, counted?}
+let files = []; // {name, text, pasted?, row?, amount?}
 let place = null; // of the draft in sessionStorage
 let shown = null; // the number of the chat
 let answering = false;
+let counter = null; // the model that counted them
 let ahead = null; // the reading that is under way
 let timer = null;
 
@@ -29,11 +31,11 @@ function changed() {
   readAhead();
 }
 
-function keep(what, value, at = place) {
-  if (at === null || at === "private") return;
+function keep(what, value) {
+  if (place === null || place === "private") return;
   try {
-    if (value) sessionStorage.setItem(`${what} ${at}`, value);
-    else sessionStorage.removeItem(`${what} ${at}`);
+    if (value) sessionStorage.setItem(`${what} ${place}`, value);
+    else sessionStorage.removeItem(`${what} ${place}`);
   } catch (error) {
     console.warn("The draft is too long to outlive a reload.", error);
   }
@@ -50,12 +52,18 @@ function show() {
   const same = place === null ? box.value : n === shown; // it has got its name, or lost it
   shown = n;
   if (next === place) return;
-  if (same) keep("text", "");
+  if (same) ["text", "files"].forEach((what) => keep(what, ""));
   place = next;
-  if (same) return keep("text", box.value);
-  const kept = (what) => (isPrivate ? null : sessionStorage.getItem(`${what} ${place}`));
+  if (same) return setFiles(files);
+  const kept = (what) => sessionStorage.getItem(`${what} ${place}`);
   box.value = kept("text") ?? "";
   setFiles(JSON.parse(kept("files") ?? "[]"));
+}
+
+// What could not be sent is a draft again.
+function takeBack(questions) {
+  box.value = [...questions.map(({ content }) => content), box.value].filter(Boolean).join("\n\n");
+  setFiles([...questions.flatMap((question) => question.files), ...files]);
 }
 
 // Asks the engine to read the draft as it would be sent, when it has nothing else to do. What has been read stays known, so
@@ -77,15 +85,15 @@ function readAhead() {
 
 function setFiles(all) {
   files = all;
-  $("files-list").replaceChildren(...files.map(row));
-  keep("files", files.length ? JSON.stringify(files.map(({ counted, ...file }) => file)) : "");
+  $("files-list").replaceChildren(...files.map((file) => (file.row ??= row(file))));
+  keep("files", files.length ? JSON.stringify(files, ["name", "text", "pasted"]) : "");
   $("files-said").textContent = "";
   changed();
 }
 
 function row(file) {
-  const amount = element("span", "facts", size(file.text.length));
-  countTokens(file, amount);
+  file.amount = element("span", "facts", size(file.text.length));
+  countTokens(file);
   const without = (act = () => {}) => () => {
     setFiles(files.filter((other) => other !== file));
     focus();
@@ -96,12 +104,11 @@ function row(file) {
     changed();
   });
   const remove = button("×", without(), { ariaLabel: `Remove ${file.name}` });
-  return made("li", {}, file.name, amount, file.pasted && button("Insert as text", insert), remove);
+  return made("li", {}, file.name, file.amount, file.pasted && button("Insert as text", insert), remove);
 }
 
-async function countTokens(file, amount) {
-  file.counted ??= request("/tokenize", "POST", { model: chosen(), content: file.text }).catch(() => ({})); // then its size
-  const { tokens } = await file.counted;
+async function countTokens({ text: content, amount }) {
+  const { tokens } = await request("/tokenize", "POST", { model: chosen(), content }).catch(() => ({})); // then its size
   if (tokens) amount.textContent = `${count(tokens.length)} tokens`;
 }
 
@@ -152,19 +159,14 @@ const composing = (event) => event.isComposing || event.keyCode === 229;
 
 when("composer", "submit", async (event) => {
   event.preventDefault();
+  const { n } = currentChat();
+  await loaded();
   const text = box.value.trim();
-  if ((!text && !files.length) || isAnswering()) return;
+  if (n !== currentChat().n || (!text && !files.length) || isAnswering()) return; // it stays a draft
   const given = files.map(({ name, text: content }) => ({ name, text: content }));
-  const at = place;
   box.value = "";
   setFiles([]);
-  if ((await ask(text, given)) !== false) return;
-  if (at === place) {
-    box.value = text;
-    return setFiles(given);
-  }
-  keep("text", text, at); // it is still a draft there
-  keep("files", given.length ? JSON.stringify(given) : "", at);
+  ask(text, given);
 });
 when(box, "input", changed);
 when(box, "paste", pasted);
@@ -181,5 +183,13 @@ when("attach-files", "change", ({ target }) => {
 for (const type of ["dragover", "drop"]) when(document, type, dragged);
 when(document, "dragleave", ({ relatedTarget }) => relatedTarget ?? document.body.classList.remove("dropping"));
 on("change", show);
+on("unsent", takeBack);
 onChange(readAhead);
+onStatus(({ model, models }) => {
+  const now = models.find(({ name, context }) => context && name === (chosen() ?? model))?.name; // once it is loaded
+  if (!now || now === counter) return;
+  counter = now;
+  files.forEach(countTokens);
+  readAhead();
+});
 changed();

@@ -1,13 +1,12 @@
 // The keys of all actions. One list: what is bound is what the dialog shows.
 import { isAnswering, stop } from "./chat.js";
 import { $, made, when } from "./dom.js";
-import { act as actOn, idOf, newPrivate, search, toComposer } from "./sidebar.js";
+import { newPrivate, ofChat, search, toComposer } from "./sidebar.js";
 
 const isMac = /Mac|iPhone|iPad/i.test(navigator.userAgentData?.platform ?? navigator.platform); // "macOS", "MacIntel"
 const SIGNS = { Mod: "Ctrl", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc" };
 if (isMac) Object.assign(SIGNS, { Mod: "⌘", Alt: "⌥", Shift: "⇧", Delete: "⌦", Backspace: "⌫" });
 const WRITES = "input:not([type=checkbox], [type=range]), textarea, select";
-const ofChat = (what) => (event) => actOn(what, idOf(event));
 const last = (selector) => [...document.querySelectorAll(`#turns ${selector}`)].at(-1)?.click();
 const press = (selector) => () => last(selector);
 // What is done with a turn, where no answer runs.

@@ -5,6 +5,7 @@ import { ModelView } from "./modelview.js";
 import { pollNow } from "./poll.js";
 import { progressWords, size } from "./words.js";
 
+const LOST_MS = 1000; // until a lost download is joined
 const rows = new Map(); // by the model's name, or by what was asked for while another model is fetched
 let installed = []; // as the server listed them last, its default first
 let wanted = localStorage.getItem("model"); // the model that was chosen; null: the server's default
@@ -90,14 +91,17 @@ export const follow = (row, model = row.entry.fetch ?? row.name) => (row.followi
 
 async function watch(row, model) {
   let name = null;
-  row.goesOn({ model, state: "listing", bytes: 0, total_bytes: null });
+  row.goesOn({ bytes: 0, total_bytes: null, ...row.progress, model, state: "waiting" });
   try {
     for await (const progress of download(model)) row.goesOn(progress);
     ({ name } = row.progress);
     rename(row, name);
     tell(`${name} is installed.`);
   } catch (error) {
-    if (error.code !== "download_cancelled") row.error = sentence(error);
+    if (!error.status) {
+      await new Promise((done) => setTimeout(done, LOST_MS));
+      if (!row.progress.cancelled) return watch(row, model);
+    } else if (error.code !== "download_cancelled") row.error = sentence(error);
   }
   row.following = null;
   await refresh();
@@ -115,9 +119,9 @@ function rename(row, name) {
 }
 
 // The model for the chat from now on. One that cannot be loaded gives way to the one before.
-async function use(row, force = false) {
-  choose(row.name);
-  const done = await row.trying("loading", () => load(row.name, force));
+async function use(row, force = false, ctx) {
+  if (row.name !== current()) choose(row.name);
+  const done = await row.trying("loading", () => load(row.name, force, ctx), () => use(row, true, ctx));
   if (wanted === row.name) {
     if (done) settled = wanted;
     else choose(settled);
@@ -133,8 +137,8 @@ async function use(row, force = false) {
 }
 
 // The same for who chose it elsewhere; whether it is loaded. Where it is not, the dialog says why.
-export async function changeOver(name) {
-  const done = await use(rowNamed(name));
+export async function changeOver(name, ctx) {
+  const done = await use(rowNamed(name), false, ctx);
   if (!done) openModels();
   return done;
 }
@@ -154,7 +158,10 @@ async function drop(row) {
 const ACTS = {
   use,
   fetch: follow,
-  cancel: (row) => row.trying("cancelling", () => cancelDownload(row.progress.model)),
+  cancel(row) {
+    row.progress.cancelled = true;
+    row.trying("cancelling", () => cancelDownload(row.progress.model));
+  },
   drop: askToDelete,
   yes: (row) => row.settle(row.question.act),
   no: (row) => row.settle(),
@@ -216,7 +223,7 @@ class Row {
   }
 
   // Does it and tells whether that went well.
-  async trying(doing, act) {
+  async trying(doing, act, force) {
     if (this.doing) return false;
     this.doing = doing;
     this.error = "";
@@ -225,7 +232,7 @@ class Row {
       await act();
       return true;
     } catch (error) {
-      if (error.code === "model_needs_force") this.ask(error.message, "Load it all the same", () => use(this, true));
+      if (error.code === "model_needs_force") this.ask(error.message, "Load it all the same", force);
       else this.error = sentence(error);
       return false;
     } finally {

@@ -4,16 +4,17 @@ import { ask, currentChat, GONE, isAnswering, isEmpty, newChat, on, openChat, st
 import { focus } from "./composer.js";
 import { $, when } from "./dom.js";
 import { lookForModels, openModels, say, showModel } from "./models.js";
-import { pollNow } from "./poll.js";
+import { onStatus, pollNow } from "./poll.js";
 import { toComposer } from "./sidebar.js";
 
 const HOVERS = matchMedia("(hover: hover)");
+let usual; // the server's default model; null: the models could not be listed
 
 function show() {
   const answering = isAnswering();
   const turned = answering !== $("send").hidden;
-  const { activeElement: focused, body } = document;
-  const leaves = turned && (focused === $(answering ? "send" : "stop") || (answering && focused === body && HOVERS.matches));
+  const going = !answering ? "#stop" : HOVERS.matches ? "#send, #suggestions *, body" : "#send";
+  const leaves = turned && document.activeElement.matches(going);
   $("send").hidden = answering;
   $("stop").hidden = !answering;
   if (leaves) focus(); // the button that had the focus is gone; where fingers type, that would bring up the keyboard
@@ -57,29 +58,26 @@ async function connect() {
     await lookForModels();
   } catch (error) {
     if (error.status === 401) return askForKey();
+    usual = null;
     showModel("the server cannot be reached");
   }
 }
 
-const showModels = () => openModels(askForKey);
-
 on("change", show);
 on("error", (error, is_told) => {
   if (error.status === 401) askForKey();
-  else if (error.code === "model_wanted") showModels();
   else if (!is_told) say(sentence(error));
   if (error.code === "model_not_found") connect(); // the chosen one was deleted: back to the default
 });
 when("stop", "click", stop);
 when("new-chat", "click", begin);
-when("model", "click", showModels);
+when("model", "click", () => openModels(askForKey));
 when("suggestions", "click", ({ target }) => {
-  if (target.matches("button") && !isAnswering()) ask(target.textContent);
+  if (target.matches("button")) ask(target.textContent);
 });
-when("key-dialog", "close", async () => {
+when("key-dialog", "submit", async () => {
   const key = $("key").value.trim();
   $("key").value = "";
-  if (!key) return; // dismissed; the next question brings it back
   try {
     await signIn(key);
   } catch (error) {
@@ -87,7 +85,11 @@ when("key-dialog", "close", async () => {
   }
   connect();
   pollNow();
-  openAddressed();
+  if (address()) openAddressed(); // else what is here stays
+});
+onStatus(({ model }) => {
+  if (usual !== undefined && model !== usual) connect();
+  usual = model;
 });
 addEventListener("popstate", openAddressed);
 

@@ -27,4 +27,7 @@ when(main, "scroll", () => {
 }, { passive: true });
 new ResizeObserver(() => (following ? toEnd() : show())).observe($("turns"));
 new ResizeObserver(() => following && toEnd()).observe(main);
-when("to-end", "click", toEnd);
+when("to-end", "click", ({ target }) => {
+  if (target.matches(":focus-visible")) $("question").focus(); // the button goes
+  toEnd();
+});

@@ -1,7 +1,7 @@
 // How the chat is to be answered: what was chosen in the settings dialog, kept in this browser. null: as the server is set.
 import { ask, sentence } from "./api.js";
 import { $, when, write } from "./dom.js";
-import { chosen } from "./models.js";
+import { changeOver, chosen } from "./models.js";
 import { onStatus, pollNow } from "./poll.js";
 import { count, size } from "./words.js";
 
@@ -27,12 +27,12 @@ const PRESETS = {
 const WORDS = 0.75; // of English in a token
 const LEAST_CONTEXT = 1024; // tokens
 const nameOf = ({ id, name }) => name || id; // of its value: the temperature has two controls
-const inputs = $("settings").querySelectorAll("input, select, textarea");
-const controls = [...inputs].filter((control) => nameOf(control) in DEFAULTS);
+const controls = [...$("settings").querySelectorAll("*")].filter((node) => nameOf(node) in DEFAULTS);
 const listeners = [];
 const ofSystem = [];
 let settled = ""; // the system prompt that they were told last
 let values = { ...DEFAULTS };
+let resizing = false;
 let own = {}; // presets of the user's, by name
 let server = { temperature: 0, greedy_below: 0.3, early_stop: false }; // its defaults, as it told them last
 
@@ -65,7 +65,7 @@ export function showSystemOf(text) {
 const isGreedy = () => (values.temperature ?? server.temperature) < server.greedy_below;
 
 function openSettings() {
-  if (!$("settings").open) $("settings").showModal();
+  $("settings").showModal();
   show();
   pollNow();
 }
@@ -186,10 +186,12 @@ function showContext({ context, trained_context: most }) {
 }
 
 async function resize() {
+  const ctx = Number($("context").value);
+  if (!ctx || resizing) return;
+  resizing = true;
   say("Loading the model …");
-  await ask("/models/load", "POST", { model: chosen() ?? "default", ctx: Number($("context").value) });
-  say("The model is loaded.");
-  pollNow();
+  say((await changeOver($("set-model").textContent, ctx)) ? "The model is loaded." : "");
+  resizing = false;
 }
 
 when("settings", "input", ({ target }) => {
@@ -201,10 +203,10 @@ when("settings", "input", ({ target }) => {
 when("system", "change", settle); // not with every letter
 when("settings", "focusout", show); // what was written may have been too much
 when("save-preset", "click", savePreset);
-when("preset-name", "keydown", ({ key }) => key === "Enter" && savePreset());
+when("preset-name", "keydown", ({ keyCode }) => keyCode === 13 && savePreset()); // 229 ends a composition
 when("forget-preset", "click", forgetPreset);
 when("forget", "click", trying(forgetAnswers));
-when("resize", "click", trying(resize));
+when("resize", "click", resize);
 when("sign-out", "click", trying(signOut));
 when("restore", "click", () => {
   change({ ...DEFAULTS });

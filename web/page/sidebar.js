@@ -60,8 +60,8 @@ function draw() {
   const at = links().indexOf(focused?.firstChild);
   rows = new Map(chats.map((chat) => [chat.id, row(chat)]));
   const groups = Object.entries(Object.groupBy(chats, groupOf));
-  const empty = () => [element("p", "", query() ? "Nothing was found." : "No chats yet.")];
-  place(list, groups.length ? groups.flatMap(section) : empty());
+  const none = query() ? "Nothing was found." : "No chats yet.";
+  place(list, groups.length ? groups.flatMap(section) : [element("p", "", none)]);
   const here = document.activeElement.closest("#chat-list li");
   rove(here?.querySelector("a") ?? linkOf(currentChat().id) ?? links()[0]);
   if (focused && !here) (linkOf(focused.dataset.id) ?? links()[at] ?? links().at(-1) ?? wanted).focus();
@@ -117,8 +117,7 @@ function openMenu({ currentTarget }) {
   menu.firstElementChild.focus();
 }
 
-const download = (href) => made("a", { href, download: "" }).click();
-const save = (as) => (id) => download(`/api/chats/${id}/export?as=${as}`);
+const save = (as) => (id) => made("a", { href: `/api/chats/${id}/export?as=${as}`, download: "" }).click();
 
 // What can be done with a chat, by its id; each throws ApiError.
 const acts = {
@@ -130,23 +129,29 @@ const acts = {
     await kept.remove(id);
     if ($("toast").hidden) deleted = [];
     deleted.push({ id, open: isOpen({ id }) });
-    $("toast-text").textContent = deleted.length > 1 ? `${deleted.length} chats deleted.` : "Deleted.";
-    $("toast").hidden = false;
-    clearTimeout(toast);
-    toast = setTimeout(() => ($("toast").hidden = true), TOAST_MS);
+    offerUndo();
     if (isOpen({ id })) leave();
   },
 };
 
+function offerUndo() {
+  $("toast-text").textContent = deleted.length > 1 ? `${deleted.length} chats deleted.` : "Deleted.";
+  $("toast").hidden = !deleted.length;
+  clearTimeout(toast);
+  toast = setTimeout(() => ($("toast").hidden = true), TOAST_MS);
+}
+
 // Does one of them with a chat of the list, or else the open one.
-export async function act(what, id = currentChat().id) {
+async function act(what, id = currentChat().id) {
+  menu.hidePopover();
   if (!id) return say("This chat is not stored.");
   await Promise.resolve(acts[what](id)).catch((error) => say(sentence(error)));
   await refresh();
   pollNow(); // the other parts of the page
 }
 
-export const idOf = ({ target }) => target.closest("#chat-list li")?.dataset.id;
+export const ofChat = (what) => ({ target }) =>
+  act(what, menu.contains(target) ? chosen : target.closest("#chat-list li")?.dataset.id);
 
 async function rename(id) {
   toggleChats(true);
@@ -157,7 +162,7 @@ async function rename(id) {
   link.before(box);
   box.select();
   when(box, "keydown", (event) => {
-    if (event.isComposing || !["Escape", "Enter"].includes(event.key)) return;
+    if (event.keyCode === 229 || !["Escape", "Enter"].includes(event.key)) return;
     event.stopPropagation();
     if (event.key === "Escape") box.value = "";
     link.hidden = false;
@@ -188,15 +193,16 @@ export function toComposer() {
 
 async function undo() {
   const all = deleted.splice(0);
-  $("toast").hidden = true;
-  try {
-    for (const { id, open } of all) {
-      await kept.restore(id);
-      if (open) location.hash = id;
+  for (const chat of all) {
+    try {
+      await kept.restore(chat.id);
+      if (chat.open) location.hash = chat.id;
+    } catch (error) {
+      say(sentence(error));
+      deleted.push(chat);
     }
-  } catch (error) {
-    say(sentence(error));
   }
+  offerUndo();
   await refresh();
   linkOf(all.at(-1)?.id)?.focus();
 }
@@ -243,7 +249,7 @@ function wire() {
     timer = setTimeout(refresh, PAUSE_MS);
   });
   when(wanted, "keydown", (event) => {
-    if (event.key !== "ArrowDown") return;
+    if (event.key !== "ArrowDown" || event.isComposing) return;
     event.preventDefault();
     links()[0]?.focus();
   });
@@ -251,17 +257,14 @@ function wire() {
   when(list, "focusin", ({ target }) => target.matches("a") && rove(target));
   when(list, "click", ({ target }) => target.closest("a") && close());
   when(menu, "keydown", step);
-  when(menu, "click", ({ target }) => {
-    menu.hidePopover();
-    if (target.dataset.act) act(target.dataset.act, chosen);
-  });
+  when(menu, "click", ({ target }) => target.dataset.act && act(target.dataset.act, chosen));
   when(menu, "toggle", ({ newState }) => {
     if (newState === "open") return;
     busy = Boolean(list.querySelector("input"));
     draw();
   });
-  when("import-files", "change", async ({ target }) => {
-    await take([...target.files]);
+  when("import-files", "change", ({ target }) => {
+    take([...target.files]);
     target.value = "";
   });
   when("chats", "drop", (event) => {

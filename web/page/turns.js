@@ -80,6 +80,7 @@ class Turn {
     const [text, ariaLabel = null] = actionsOf(this.message.role === "user" ? "question" : "answer")[name];
     const own = {
       copy: ({ target }) => copyBy(target, this.message.content),
+      models: () => $("model").click(),
       edit: () => this.edit(),
       delete: () => this.#askToDelete(),
     };
@@ -95,7 +96,11 @@ class Turn {
       (this.actions.lastChild ?? this.node).focus();
     };
     const no = button("No", leave);
-    const yes = button("Delete", () => act("delete", this.message));
+    const yes = button("Delete", () => {
+      no.focus();
+      yes.disabled = true; // a second click would find nothing
+      act("delete", this.message);
+    });
     const asked = made("div", { className: "asked", role: "group", ariaLabel }, ariaLabel, yes, no);
     when(asked, "keydown", (event) => {
       if (event.key !== "Escape") return;
@@ -189,7 +194,7 @@ class Answer extends Turn {
     const { message } = this;
     const names = message.content.trim() ? ["copy"] : [];
     if (message.code?.startsWith("model_")) names.push("models");
-    if (canContinue(message, preference("onContextFull") === "leave-out-oldest")) names.push("continue");
+    if (this.isLast && canContinue(message, preference("onContextFull") === "leave-out-oldest")) names.push("continue");
     return [...names, message.facts.cache === "hit" ? "afresh" : "again", "delete"];
   }
 

@@ -2,20 +2,16 @@
 import { answer } from "./api.js";
 
 let n_made = 0;
-const now = () => Date.now() / 1000;
-const made = (kind, fields) => ({ id: `${kind}-${++n_made}`, state: "done", facts: {}, created: now(), ...fields });
-
+const made = async (kind) => ({ id: `${kind}-${++n_made}` });
 const begun = new Map(); // by the message's id: {body, leaving}
 
-export const create = async (fields) => made("chat", { title: "", leaf: null, ...fields });
-export const change = async (id, fields) => fields;
-export const addMessage = async (id, parent, content, files = []) =>
-  made("message", { role: "user", parent, content, files });
-export const removeMessage = async () => ({});
+export const create = () => made("chat");
+export const change = async () => {};
+export const addMessage = () => made("message");
+export const removeMessage = async () => {};
 
-export async function beginAnswer(id, body) {
-  const message = made("message", { role: "assistant", parent: body.parent, content: "", reasoning: "", state: "running" });
-  if (body.continues) message.id = body.continues;
+export async function beginAnswer(chat, body) {
+  const message = body.continues ? { id: body.continues } : await made("message");
   begun.set(message.id, { body, leaving: new AbortController() });
   return message;
 }
@@ -36,5 +32,4 @@ export async function* follow(message, after, signal) {
 
 export async function stopAnswer(message) {
   begun.get(message)?.leaving.abort();
-  return { state: "stopped" };
 }

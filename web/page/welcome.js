@@ -15,7 +15,6 @@ const GREETING = [
 const words = [$("welcome-title"), $("welcome-text")];
 const WELCOME = words.map(({ textContent }) => textContent); // for all other models
 let timer = null;
-let looked = false;
 let offered = null; // the row of the model
 
 function greet({ demo, model, slots }) {
@@ -23,21 +22,19 @@ function greet({ demo, model, slots }) {
   words.forEach((node, i) => write(node, (is_demo ? GREETING : WELCOME)[i]));
   if (!is_demo && $("offer").contains(document.activeElement)) $("question").focus();
   $("offer").hidden = !is_demo || !offered;
-  if (is_demo && !looked && !slots.busy) timer ??= setTimeout(look, QUIET_MS);
+  if (is_demo && !slots.busy) timer ??= setTimeout(look, QUIET_MS);
 }
 
 async function look() {
-  timer = null;
-  if ($("welcome").hidden) return; // at the next look at the server, perhaps
   try {
-    offer(await recommended(), await downloads());
+    if (!$("welcome").hidden) return offer(await recommended(), await downloads());
   } catch (error) {
     console.warn("No model can be offered.", error); // the models dialog says what is wrong
   }
+  timer = null; // at the next look at the server
 }
 
 function offer(entry, running) {
-  looked = true;
   if (!entry || entry.name === "demo") return; // nothing larger runs well here
   const { name, fetch, installed } = entry;
   offered = rowNamed(name);

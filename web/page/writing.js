@@ -2,6 +2,7 @@
 import { ask } from "./api.js";
 import { copyBy } from "./clipboard.js";
 import { element, made, when } from "./dom.js";
+import { onStatus } from "./poll.js";
 
 const PAUSE_MS = 100; // from one rendering of the tail to the next
 const SHARE = 4; // and so many times as long as one takes: the model needs the cores more
@@ -10,6 +11,7 @@ const STALE_MS = 500; // what has not been rendered for so long is shown as it i
 const policy = window.trustedTypes?.createPolicy("linnet", { createHTML: (html) => html });
 const trusted = (html) => (policy ? policy.createHTML(html) : html);
 const known = new Map(); // text -> blocks of what was finished
+const failed = []; // called when the server can be reached again
 const waiting = []; // {text, resolve, reject}: one is asked at a time, the newest first, for that is looked at
 let asking = false;
 
@@ -36,7 +38,7 @@ export class Writing {
   #plain = null; // {node, end}: what is not rendered yet
   #done = 0; // where the growing block begins
   #next = 0; // when it may be rendered again
-  #timer = null;
+  #timer;
   #rendered_at = 0;
   #ended = false;
 
@@ -47,7 +49,7 @@ export class Writing {
   // All of it so far; `grows`: there is more to come.
   show(text, grows) {
     if (grows) this.#grow(text.trim());
-    else this.#end(text.trim());
+    else if (!this.#ended || text.trim() !== this.#text) this.#end(text.trim());
   }
 
   #grow(text) {
@@ -60,22 +62,20 @@ export class Writing {
 
   // The whole is rendered once more, for a link's address may come after the link; what is equal stays.
   async #end(text) {
-    if (this.#ended && text === this.#text) return;
-    clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#timer = clearTimeout(this.#timer);
     this.#ended = true;
     this.#text = text;
     if (!this.#blocks.length) this.#timer = setTimeout(() => this.#showPlain(text.length), STALE_MS);
     try {
       const blocks = text ? await rendered(text) : [];
-      clearTimeout(this.#timer);
-      this.#timer = null;
+      this.#timer = clearTimeout(this.#timer);
       if (this.#text !== text || !this.#ended) return;
       if (known.size > 500) known.clear();
       known.set(text, blocks);
       this.#place(0, 0, blocks);
-    } catch {
+    } catch (error) {
       this.#showPlain(text.length); // it can be read all the same
+      if (!error.status) failed.push(() => this.#ended && this.#end(this.#text));
     }
   }
 
@@ -86,7 +86,7 @@ export class Writing {
   }
 
   #schedule() {
-    if (this.#timer !== null || this.#ended) return;
+    if (this.#timer || this.#ended) return;
     this.#timer = setTimeout(() => this.#render(), Math.max(0, this.#next - performance.now()));
   }
 
@@ -176,6 +176,7 @@ function morph(old, fresh) {
   for (const node of before.slice(after.length)) node.remove();
 }
 
+onStatus(() => failed.splice(0).forEach((again) => again()));
 // A box may get another button, or another text, as it grows.
 when(document, "click", ({ target }) => {
   if (target.matches?.(".copy-code")) copyBy(target, target.closest(".code-box").querySelector("pre").textContent);
