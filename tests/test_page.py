@@ -189,6 +189,51 @@ def test_while_a_chat_is_fetched_nothing_is_done_to_another(serve, tmp_path, ope
         expect(page.locator("#note")).to_be_empty()
 
 
+def test_what_is_written_in_a_chat_that_is_gone_or_left_too_soon_is_not_lost(serve, tmp_path, open_page):
+    server = serve(lambda _: ["Yes."], chats=tmp_path / "chats.db")
+    page = open_page(server)
+    box, note = page.get_by_label("Your message"), page.locator("#note")
+    for written in ("sent", "a draft"):
+        ask(page, "one")
+        ended(page)
+        page.evaluate(POLL)
+        with held(page, "**/status"):
+            page.request.delete(f"{server.url}/api/chats/{page.url.split('#')[1]}")  # as from another tab
+            box.fill(written)
+            if written == "sent":
+                page.keyboard.press("Enter")
+                expect(answers(page).last.get_by_role("alert")).to_be_visible()
+        page.evaluate(POLL)
+        expect(note).to_have_text("That chat is no longer there.")
+        expect(box).to_have_value(written)
+        expect(page.locator(".turn")).to_have_count(0)
+    ask(page, "one")
+    ended(page)
+    page.route("**/messages", lambda route: routes.append(route))
+    routes: list[Route] = []
+    with page.expect_request("**/messages"):
+        ask(page, "two")
+    do(page, "New chat")
+    routes[0].abort()
+    expect(note).to_have_text("Not sent: two")
+
+
+def test_a_draft_of_a_chat_that_is_being_fetched_is_read_ahead_with_the_chat(serve, tmp_path, open_page):
+    page = open_page(serve(lambda _: ["Yes."], chats=tmp_path / "chats.db"))
+    ask(page, "one")
+    ended(page)
+    page.get_by_label("Your message").fill("a draft that is worth it")
+    read: list[int] = []
+    page.on("request", lambda r: read.append(len(r.post_data_json["messages"])) if "/prefill" in r.url else None)
+    with held(page, "**/api/chats/chat_*"):
+        with page.expect_request("**/api/chats/chat_*"):
+            page.reload()
+        page.evaluate("new Promise((done) => setTimeout(done, 400))")  # a pause in the typing ends before
+    with page.expect_request("**/prefill"):
+        expect(last_text(page)).to_have_text("Yes.")
+    assert set(read) == {3}
+
+
 def test_another_model_is_named_and_counts_and_reads_what_is_written(serve, open_page):
     server = serve(lambda _: ["Yes."])
     page = open_page(server)
@@ -576,6 +621,7 @@ def test_a_question_without_an_answer_can_be_answered_and_what_is_refused_says_s
     expect(alert).to_have_text("It is too long.")
     do(page, "Delete answer")
     page.get_by_role("group", name="Delete this and what follows?").get_by_role("button", name="Delete").click()
+    expect(answers(page)).to_have_count(0)
     page.reload()
     expect(page.get_by_role("button", name="Answer", exact=True)).to_be_attached()
     page.keyboard.press("Alt+r")

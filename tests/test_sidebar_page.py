@@ -224,6 +224,12 @@ def test_a_chat_that_could_not_be_brought_back_can_be_later(kept, open_page):
     expect(link(page, "one")).to_be_focused()
     expect(rows(page)).to_have_count(2)
     expect(page.locator("#toast")).to_be_hidden()
+    page.keyboard.press("Delete")
+    expect(page.locator("#toast")).to_be_visible()
+    page.route("**/restore", lambda route: route.fulfill(status=404, body="{}"))
+    page.keyboard.press("Alt+z")
+    expect(page.locator("#note")).to_have_text("The server answered with status 404.")
+    assert page.locator("#toast").is_hidden(), "it is gone for good"
 
 
 def test_keys_in_the_menu_of_a_chat_are_about_that_chat(kept, open_page):

@@ -56,16 +56,16 @@ function show(shown = chat) {
 
 // Another chat takes its place; an answer that the server keeps goes on there.
 function leave() {
-  const unsent = chat.tree.branch.filter(({ local, role }) => local && role === "user");
-  if (unsent.length && !chat.running) tell("unsent", unsent);
+  const questions = chat.tree.branch.filter(({ local, role }) => local && role === "user");
+  if (questions.length && !chat.running) tell("unsent", questions);
   chat.reader?.abort();
   const message = "The private chat has ended: it is not stored.";
   if (chat.private && !isEmpty()) tell("error", new ApiError(0, { message }));
 }
 
-export function newChat({ private: isPrivate = false } = {}) {
+export function newChat({ private: isPrivate = false, ...more } = {}) {
   leave();
-  chat = fresh(isPrivate);
+  chat = { ...fresh(isPrivate), ...more };
   show();
 }
 
@@ -129,8 +129,7 @@ async function put(content, files, parent) {
 async function reply(question, { continues, ...how } = {}) {
   if (chat.running) return;
   const mine = chat;
-  const given = { role: "assistant", parent: question.id, content: "", reasoning: "" };
-  const message = continues ?? mine.tree.add(local(given));
+  const message = continues ?? mine.tree.add(local({ role: "assistant", parent: question.id, content: "", reasoning: "" }));
   Object.assign(message, { state: "running", facts: {}, code: null, stopping: false, asked: true });
   begin(message);
   spoken.begin(message.content);
@@ -146,6 +145,7 @@ const run = (mine, message, work) => (mine.ran = done(mine, message, work));
 
 async function done(mine, message, work) {
   const { signal } = (mine.reader = new AbortController());
+  const question = mine.tree.get(message.parent);
   let fault = null;
   mine.running = message;
   show(mine);
@@ -159,7 +159,7 @@ async function done(mine, message, work) {
   } catch (error) {
     if (!signal.aborted && error.code !== "answer_not_running") fault = error;
   }
-  if (mine !== chat) return;
+  if (mine !== chat) return question?.local && tell("error", new ApiError(0, { message: `Not sent: ${question.content}` }));
   message.state = message.stopping ? "stopped" : "done";
   if (fault) fail(message, fault);
   mine.running = null;
@@ -281,7 +281,7 @@ onAct((what, message, ...more) => {
 // The chat was deleted elsewhere; what else is wrong the status line says.
 function lost(error) {
   if (error.status !== 404) return;
-  newChat();
+  newChat({ n: chat.n }); // what is being written stays
   tell("error", new ApiError(404, { message: GONE }));
 }
 

@@ -16,7 +16,7 @@ const SHORT = 20; // characters that are not worth it
 let files = []; // {name, text, pasted?, row?, amount?}
 let place = null; // of the draft in sessionStorage
 let shown = null; // the number of the chat
-let answering = false;
+let waits = false;
 let counter = null; // the model that counted them
 let ahead = null; // the reading that is under way
 let timer = null;
@@ -41,23 +41,26 @@ function keep(what, value) {
   }
 }
 
+// While the chat answers, or is still loading.
+const isBusy = () => isAnswering() || Boolean(loaded());
+
 // Each chat has its own draft.
 function show() {
-  if (answering !== isAnswering()) {
-    answering = !answering;
-    readAhead(); // what was written meanwhile; or not, while an answer runs
+  if (waits !== isBusy()) {
+    waits = !waits;
+    readAhead(); // what was written meanwhile; or not
   }
   const { n, id, private: isPrivate } = currentChat();
   const next = isPrivate ? "private" : (id ?? "new");
-  const same = place === null ? box.value : n === shown; // it has got its name, or lost it
+  const first = place === null;
+  const same = first ? box.value : n === shown; // it has got its name, or lost it
   shown = n;
   if (next === place) return;
   if (same) ["text", "files"].forEach((what) => keep(what, ""));
   place = next;
-  if (same) return setFiles(files);
   const kept = (what) => sessionStorage.getItem(`${what} ${place}`);
-  box.value = kept("text") ?? "";
-  setFiles(JSON.parse(kept("files") ?? "[]"));
+  if (!same) box.value = kept("text") ?? "";
+  setFiles(same && !first ? files : JSON.parse(kept("files") ?? "[]"));
 }
 
 // What could not be sent is a draft again.
@@ -72,7 +75,7 @@ function readAhead() {
   clearTimeout(timer);
   ahead?.abort();
   const content = withFiles(box.value.trim(), files);
-  if (content.length < SHORT || isAnswering() || !preference("prefillWhileTyping")) return;
+  if (content.length < SHORT || isBusy() || !preference("prefillWhileTyping")) return;
   timer = setTimeout(() => {
     const said = conversation();
     if (said.at(-1)?.role === "user") said.pop(); // it got no answer

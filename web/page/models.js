@@ -100,10 +100,10 @@ async function watch(row, model) {
   } catch (error) {
     if (!error.status) {
       await new Promise((done) => setTimeout(done, LOST_MS));
-      if (!row.progress.cancelled) return watch(row, model);
+      if (!row.cancelled) return watch(row, model);
     } else if (error.code !== "download_cancelled") row.error = sentence(error);
   }
-  row.following = null;
+  row.following = row.cancelled = null;
   await refresh();
   row.progress = null; // only now: else the model would be neither on its way nor there for a moment
   row.show();
@@ -159,7 +159,7 @@ const ACTS = {
   use,
   fetch: follow,
   cancel(row) {
-    row.progress.cancelled = true;
+    row.cancelled = true;
     row.trying("cancelling", () => cancelDownload(row.progress.model));
   },
   drop: askToDelete,

@@ -199,7 +199,7 @@ async function undo() {
       if (chat.open) location.hash = chat.id;
     } catch (error) {
       say(sentence(error));
-      deleted.push(chat);
+      if (error.status !== 404) deleted.push(chat);
     }
   }
   offerUndo();
