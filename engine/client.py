@@ -12,7 +12,7 @@ from dataclasses import replace
 from engine import memory
 from engine.loading import Former, Loading
 from engine.request import Cancel, Failed, Request, Trouble, stamp
-from engine.stream import LOADS, NOTHING, OPEN, Begun, Sink, State, Status, Stream, Work, refusal
+from engine.stream import LOADS, NOTHING, OPEN, Begun, Leaving, Sink, State, Status, Stream, Work, refusal
 from engine.supervisor import Supervisor
 
 FULL = (Trouble.QUEUE_FULL, "Too many requests are waiting; try again later.")
@@ -83,7 +83,7 @@ class Engine(Supervisor):
             self._loadings.add(loading)
             if self._state is State.STOPPING:
                 self._loadings.fail(refusal(self._state)[1])
-            elif self._state is State.READY and not self._must_go:
+            elif self._state is State.READY and self._leaving is not Leaving.MUST_GO:
                 self._loadings.succeed()
             else:
                 self.forced = self.forced or force
@@ -100,7 +100,7 @@ class Engine(Supervisor):
     @property
     def n_ctx(self) -> int | None:
         """Tokens one request may use, from the next worker on; None: neither we nor the file's header say it."""
-        need = memory.need(self.config)
+        need = None if self.config.n_ctx else memory.need(self.config)
         return need.n_ctx if need else self.config.n_ctx
 
     def unload(self) -> None:
@@ -114,7 +114,7 @@ class Engine(Supervisor):
             if self._state is State.FAILED or (self._state is State.WAKING and not (self._process or len(self._in_flight))):
                 self._enter(State.IDLE)
             elif self._process or self._state in LOADS:
-                self._leaving, self._may_stay = True, False
+                self._leaving = Leaving.MUST_GO
                 self._tell()
 
     def unloaded(self, timeout_s: float | None = None) -> bool:
@@ -146,5 +146,5 @@ class Engine(Supervisor):
         self._former = self._former or Former(self.config, self.forced, state)
         self.config, self.forced = replace(self.config, n_ctx=n_ctx), force
         if self._process:
-            self._leaving, self._may_stay = True, False
+            self._leaving = Leaving.MUST_GO
         self._tell()

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from engine.request import Accepted, Delta, Event, Failed, Finished, Ready, Request, Trouble
 
@@ -25,6 +25,14 @@ class State(StrEnum):
     WAKING = "waking"  # that load
     FAILED = "failed"  # it cannot be loaded (any more)
     STOPPING = "stopping"
+
+
+class Leaving(IntEnum):
+    """Whether a worker is to go once it has finished what it has; until then it gets nothing more."""
+
+    NO = 0
+    MAY_STAY = 1  # if its room is not needed after all
+    MUST_GO = 2
 
 
 LOADS = (State.LOADING, State.RESTARTING, State.STALLED, State.WAKING)  # something else will come of these by itself

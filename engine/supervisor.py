@@ -18,7 +18,7 @@ from engine.memory import DoesNotFitError
 from engine.process import Process
 from engine.request import Cancel, Config, Event, LoadFailed, Ready, Request, Word, stamp
 from engine.room import Room
-from engine.stream import LOADS, State, Status, refusal
+from engine.stream import LOADS, Leaving, State, Status, refusal
 from engine.tally import Tally
 
 log = logging.getLogger("engine")
@@ -41,8 +41,7 @@ class Supervisor:
         self._in_flight = InFlight(config.n_slots, config.n_slots + max_queue)
         self._loadings = Loadings()
         self._former: Former | None = None  # until a worker has the new context
-        self._leaving = False  # the worker finishes what it has and gets nothing more; then it goes
-        self._may_stay = False  # if its room is not needed after all
+        self._leaving = Leaving.NO
         self._gone = True  # else it is ending; another one has to wait for the memory
         self._process: Process | None = None
         self._ready: Ready | None = None
@@ -67,16 +66,16 @@ class Supervisor:
         """For another's sake: the worker goes once it has finished what it has. What comes meanwhile waits for the next."""
         with self._changed:
             if not self._leaving and (self._process or self._state in LOADS):
-                self._leaving = self._may_stay = True
+                self._leaving = Leaving.MAY_STAY
                 self._tell()
 
     def stay(self) -> None:
         """Nobody needs its room any more."""
         with self._changed:
             process = self._process
-            if not (process and self._leaving and self._may_stay) or self._state is State.STALLED:
+            if not process or self._leaving is not Leaving.MAY_STAY or self._state is State.STALLED:
                 return
-            self._leaving = False
+            self._leaving = Leaving.NO
             held = self._in_flight.hand_over_held()
             self._tell()
         self._send(process, held)
@@ -93,7 +92,7 @@ class Supervisor:
                 self._n_restarts,
                 self._process.pid if self._process else None,
                 busy,
-                self._leaving,
+                bool(self._leaving),
                 time.monotonic() if n else self._idle_since,
             )
 
@@ -106,10 +105,6 @@ class Supervisor:
     @property
     def _awaited(self) -> bool:
         return len(self._loadings) + len(self._in_flight) > 0
-
-    @property
-    def _must_go(self) -> bool:
-        return self._leaving and not self._may_stay
 
     def close(self) -> None:
         """Ends the worker. Requests that still run get a Failed event."""
@@ -195,7 +190,7 @@ class Supervisor:
             self._process = None
             if process and self._state in (State.READY, State.STOPPING, State.STALLED):
                 return self._lost(ending)
-            self._leaving = False
+            self._leaving = Leaving.NO
             if ending and tried is self.config:
                 self._not_loaded(process, ending)
             else:  # nobody waits any more, or for another context than the one that was tried
@@ -208,7 +203,7 @@ class Supervisor:
         stopping = self._state is State.STOPPING
         self._in_flight.worker_ended(stopping, self._stalled, self.config.limits.step_s)
         self._stalled = None
-        leaving, self._leaving = self._leaving, False
+        leaving, self._leaving = self._leaving, Leaving.NO
         if not stopping:
             self._n_restarts += 1
             self._enter(State.RESTARTING if not leaving else State.WAKING if self._awaited else State.IDLE)
@@ -249,7 +244,7 @@ class Supervisor:
                 rest_s = self._rest_s()
                 if rest_s is not None and rest_s <= 0:
                     log.info("No request for %g s: the model is unloaded.", self._keep_alive_s)
-                    self._leaving, self._may_stay = True, False
+                    self._leaving = Leaving.MUST_GO
                 if not self._leaving or self._state in LOADS or self._in_flight.at_work:
                     if self._process and self._state is State.READY and len(self._in_flight):
                         self._look_at_beat(self._process)
@@ -262,7 +257,7 @@ class Supervisor:
                 process.end()
             self._room.leave(self)
             with self._changed:
-                self._leaving, self._gone = False, True
+                self._leaving, self._gone = Leaving.NO, True
                 self._changed.notify_all()
 
     def _rest_s(self) -> float | None:
@@ -284,7 +279,7 @@ class Supervisor:
             match word:
                 case Ready():
                     self._ready, self._failure, self._n_failures = word, None, 0
-                    if not self._must_go:
+                    if self._leaving is not Leaving.MUST_GO:
                         self._former = None
                         self._loadings.succeed()
                     self._idle_since = time.monotonic()

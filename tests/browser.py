@@ -14,6 +14,7 @@ from bench.browser import chromium as chromium
 from tests.conftest import PATIENCE_S, Server
 
 Open = Callable[..., Page]
+POLL = "import('/web/poll.js').then(({ pollNow }) => pollNow())"  # looks at the server at once
 
 
 @pytest.fixture(scope="module")

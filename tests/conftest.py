@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,14 @@ DEMO = ROOT / "models/demo/demo.gguf"
 PATIENCE_S = 60.0  # for what takes a second on a quiet machine
 hypothesis.settings.register_profile("linnet", deadline=None)  # this machine may be busy with other tests
 hypothesis.settings.load_profile("linnet")
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for what no event tells."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "it has not come"
+        time.sleep(0.01)
 
 
 class Server:

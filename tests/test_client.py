@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from engine import process
 from engine.client import Engine
 from engine.request import Accepted, Config, Delta, Event, Failed, Finished, Limits, Request, Sampling, Trouble, stamp
 from engine.stream import State, Stream
-from tests.conftest import DEMO, PATIENCE_S
+from tests.conftest import DEMO, PATIENCE_S, until
 from tests.stuck_worker import STUCK_SEED
 
 ENDLESS_CTX = 50_000  # tokens; minutes of talking
@@ -128,8 +127,7 @@ def test_the_file_that_answers_come_from_is_known_while_it_is_the_one_at_its_pat
     (tmp_path / "other").replace(model)
     assert engine.model_file() == "", "the old one is still loaded"
     os.kill(engine.status().worker_pid, signal.SIGKILL)
-    while engine.status().n_restarts == 0:
-        threading.Event().wait(0.01)
+    until(lambda: engine.status().n_restarts)
     engine.wait(PATIENCE_S)
     assert engine.model_file() == stamp(model) != old
     model.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from engine.request import Config, Finished, Reason, Word
 from engine.room import Room
 from engine.stream import State
 from engine.supervisor import Supervisor
-from tests.conftest import DEMO, PATIENCE_S
+from tests.conftest import DEMO, PATIENCE_S, until
 from tests.test_client import ENDLESS_CTX, has_begun, request, whole
 from tests.test_room import SmallRoom, worker
 
@@ -129,7 +130,7 @@ def test_where_another_context_cannot_be_had_the_model_comes_back_as_it_was_with
 
 
 @pytest.mark.parametrize("n_ctx", [BAD_CTX, NO_ROOM_CTX])
-def test_it_comes_back_by_itself(tricky, n_ctx):
+def test_a_model_whose_context_cannot_be_had_comes_back_by_itself(tricky, n_ctx):
     engine = tricky()
     context = context_of(engine)
     assert failure(engine.load(n_ctx=n_ctx))
@@ -138,7 +139,7 @@ def test_it_comes_back_by_itself(tricky, n_ctx):
 
 
 @pytest.mark.parametrize("n_ctx", [BAD_CTX, NO_ROOM_CTX])
-def test_also_when_nobody_waits_for_it_any_more(tricky, n_ctx):
+def test_it_comes_back_as_it_was_also_when_nobody_waits_for_it_any_more(tricky, n_ctx):
     engine = tricky()
     context = context_of(engine)
     engine.give_up(engine.load(n_ctx=n_ctx))
@@ -176,8 +177,7 @@ def test_a_model_that_was_unloaded_meanwhile_does_not_come_back(tricky, monkeypa
     first = worker(engine)
     monkeypatch.setattr("engine.supervisor.Process", Slow)
     loading = engine.load(n_ctx=BAD_CTX)
-    while engine.status().worker_pid in (first.pid, None):
-        threading.Event().wait(0.01)
+    until(lambda: engine.status().worker_pid not in (first.pid, None))
     engine.unload()
     assert failure(loading) == "The model was unloaded meanwhile."
     may_fail.set()
@@ -216,21 +216,21 @@ def test_a_model_that_was_forced_comes_back_by_force_and_no_other_stays_forced(e
     assert not engine.forced
 
 
-class RoomBySize(SmallRoom):
+class RoomBySize(Room):
     """Has room for one large model, and for small ones beside it."""
 
     def _free(self, inside: dict[Supervisor, memory.Need | None]) -> int:
-        return memory.need(Config(str(DEMO), 512, 2, 1)).total_bytes if inside else 2**60  # type: ignore[union-attr]
+        small = memory.need(replace(next(iter(inside)).config, n_ctx=512)) if inside else None
+        return small.total_bytes if small else 2**60
 
 
-def test_a_smaller_context_that_fits_beside_the_others_waits_for_nobody(engines):
-    one, two = engines(2, RoomBySize(1))
+def test_a_smaller_context_that_fits_beside_the_others_waits_for_nobody(engines, endless_model):
+    one, two = engines(2, RoomBySize(), endless_model, ENDLESS_CTX)
     running = one.submit(request("1"))
     assert has_begun(running)
     one.load().result(PATIENCE_S)
     plain, late = two.load(), two.submit(request("1", max_tokens=2))
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     two.load(n_ctx=256).result(PATIENCE_S)
     plain.result(PATIENCE_S)
     assert isinstance(whole(late)[1], Finished)
@@ -244,8 +244,7 @@ def test_a_context_that_changes_while_a_model_waits_for_its_room_is_loaded_at_on
     running = one.submit(request("1"))
     assert has_begun(running)
     plain, late = two.load(), two.submit(request("1", max_tokens=2))
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     resizing = two.load(n_ctx=256)
     running.close()
     for loading in (plain, resizing):
@@ -259,8 +258,7 @@ def test_who_gives_up_leaves_no_force_behind(engines, endless_model):
     one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     two.give_up(two.load(force=True))
-    while two.status().state is not State.IDLE:
-        threading.Event().wait(0.01)
+    until(lambda: two.status().state is State.IDLE)
     assert not two.forced
 
 

@@ -15,13 +15,12 @@ from playwright.sync_api import Page, Route, expect
 
 from engine.request import Event, Failed, Finished, Progress, Request, Trouble
 from engine.stream import State
-from tests.browser import CONTRAST, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
+from tests.browser import CONTRAST, POLL, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
 from tests.conftest import Server
 from tests.stub import StubServer, stub
 
 pytestmark = pytest.mark.browser
 CUT = Finished("", "length", "max_tokens", 3, 1, 2, 0.0, 0.1, 0.2)
-POLL = "import('/web/poll.js').then(({ pollNow }) => pollNow())"
 FACTS = re.compile(r"^\d+ tokens · [\d.]+ tokens/s · first after \d+\.\d\d s · prompt \d+")
 
 

@@ -22,7 +22,7 @@ from engine.request import Config
 from engine.supervisor import Supervisor
 from models import identity
 from settings import Settings
-from tests.conftest import DEMO, PATIENCE_S
+from tests.conftest import DEMO, PATIENCE_S, until
 from tests.test_api import BODY, CHAT, error_of
 
 
@@ -373,8 +373,7 @@ def test_those_who_load_models_leave_threads_for_the_others(linnet, monkeypatch)
     loading = [threading.Thread(target=load) for _ in range(MOST_AT_ONCE + 2)]
     for thread in loading:
         thread.start()
-    while len(statuses) < 2:
-        threading.Event().wait(0.01)
+    until(lambda: len(statuses) >= 2)
     assert statuses == [429, 429]
     may_load.set()
     for thread in loading:

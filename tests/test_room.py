@@ -14,7 +14,7 @@ from engine.request import Failed, Finished, Trouble
 from engine.room import Room
 from engine.stream import State
 from engine.supervisor import Supervisor
-from tests.conftest import DEMO, PATIENCE_S
+from tests.conftest import DEMO, PATIENCE_S, until
 from tests.test_client import ENDLESS_CTX, has_begun, next_event, request, whole
 
 
@@ -62,8 +62,7 @@ def test_a_model_finishes_what_it_has_before_it_goes_and_those_who_come_then_wai
     assert has_begun(running)
     first = worker(one)
     other = two.submit(request("1", max_tokens=2))
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     late = one.submit(request("2", max_tokens=2))
     assert first.is_running()
     running.close()
@@ -77,8 +76,7 @@ def test_a_crash_does_not_cost_a_model_its_place(engines):
     one, two = engines(2, SmallRoom(1))
     whole(one.submit(request("1", max_tokens=2)))
     worker(one).kill()
-    while not one.status().n_restarts:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().n_restarts)
     assert one.wait(PATIENCE_S).state is State.READY
     assert isinstance(whole(two.submit(request("1", max_tokens=2)))[1], Finished)
 
@@ -113,8 +111,7 @@ def test_engines_that_wait_for_each_other_can_be_closed(engines, endless_model):
     one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     two.submit(request("1"))
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     closing = [threading.Thread(target=engine.close) for engine in (two, one)]
     for thread in closing:
         thread.start()
@@ -128,8 +125,7 @@ def test_a_worker_that_dies_while_it_is_to_leave_has_left(engines, endless_model
     running = one.submit(request("1"))
     assert has_begun(running)
     other = two.submit(request("1", max_tokens=2))
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     worker(one).kill()
     assert isinstance(whole(running)[1], Failed)
     assert isinstance(whole(other)[1], Finished)
@@ -141,8 +137,7 @@ def test_a_model_that_nobody_waits_for_any_more_moves_nobody(engines, endless_mo
     running = one.submit(request("1"))
     assert has_begun(running)
     two.submit(request("1")).close()
-    while two.status().state is not State.IDLE:
-        threading.Event().wait(0.01)
+    until(lambda: two.status().state is State.IDLE)
     assert three.status().state is State.IDLE
     running.close()
     waiting = three.submit(request("1", max_tokens=2))
@@ -155,8 +150,7 @@ def test_one_that_becomes_idle_goes_instead_of_one_that_answers_long(engines, en
     assert has_begun(long)
     assert has_begun(short)
     other = three.submit(request("1", max_tokens=2))
-    while not one.status().leaving and not two.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving or two.status().leaving)
     (long if two.status().leaving else short).close()  # the one that was not told to leave
     assert isinstance(whole(other)[1], Finished)
 
@@ -166,8 +160,7 @@ def test_an_engine_that_is_closed_while_it_waits_for_room_leaves_nothing_behind(
     one, two = engines(2, room, endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     two.submit(request("1"))
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     two.close()
     assert list(room._inside) == [one]
 
@@ -197,8 +190,7 @@ def test_one_that_was_told_to_leave_stays_when_its_room_is_not_needed_any_more(e
     running = one.submit(request("1"))
     assert has_begun(running)
     other = two.submit(request("1"))
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     held = one.submit(request("2", max_tokens=2))
     other.close()
     assert isinstance(whole(held)[1], Finished), "beside the running one, by the same worker"
@@ -221,8 +213,7 @@ def test_a_model_that_only_waits_for_room_is_unloaded_at_once(engines, endless_m
     one, two = engines(2, SmallRoom(1), endless_model, ENDLESS_CTX)
     assert has_begun(one.submit(request("1")))
     two.load()
-    while not one.status().leaving:
-        threading.Event().wait(0.01)
+    until(lambda: one.status().leaving)
     two.unload()
     assert two.unloaded(PATIENCE_S)
     assert two.status().state is State.IDLE
@@ -233,13 +224,11 @@ def test_who_gives_up_waiting_for_a_model_moves_nobody_either(engines, endless_m
     assert has_begun(one.submit(request("1")))
     for unload in (False, True):
         loading = two.load()
-        while not one.status().leaving:
-            threading.Event().wait(0.01)
+        until(lambda: one.status().leaving)
         if unload:
             two.unload()
         else:
             two.give_up(loading)
-        while one.status().leaving:
-            threading.Event().wait(0.01)
+        until(lambda: not one.status().leaving)
         assert two.status().state is State.IDLE
         assert not two.wanted

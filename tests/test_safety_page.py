@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Dialog, expect
 
 from engine.request import Event, Failed, Request, Trouble
-from tests.browser import answers, ask, browser  # noqa: F401  # a fixture among them
+from tests.browser import POLL, answers, ask, browser  # noqa: F401  # a fixture among them
 from tests.conftest import PATIENCE_S, ROOT
 from tests.stub import stub
 from tests.test_api import ScriptedEngine, client_of
@@ -251,7 +251,7 @@ def test_an_answer_that_could_not_be_rendered_is_text_until_the_server_is_there_
         expect(answers(watched).locator(".facts")).to_contain_text("token")
         expect(answers(watched).locator(".text")).to_have_text("**bold** <b>word</b>")
         watched.unroute("**/api/markdown")
-        watched.evaluate("import('/web/poll.js').then(({ pollNow }) => pollNow())")
+        watched.evaluate(POLL)
         expect(answers(watched).locator(".text strong")).to_have_text("bold")
         expect(answers(watched).locator(".text")).to_have_text("bold <b>word</b>")
     assert watched.faults == []

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Route, expect
 
 from engine.tally import MINUTES
 from tests import hub as fake
-from tests.browser import CONTRAST, browser, open_page  # noqa: F401  # fixtures
+from tests.browser import CONTRAST, POLL, browser, open_page  # noqa: F401  # fixtures
 from tests.conftest import DEMO, Server
 from tests.hub import NAME, REPO, File, Hub
 from tests.stub import StubServer, stub
@@ -211,10 +211,10 @@ def test_the_status_line_tells_the_model_and_the_load_and_when_the_server_is_gon
     expect(line.locator(".full")).to_contain_text("2,000 of 2,048 tokens")
     page.route("**/status", lambda route: route.abort())
     for _ in range(2):
-        page.evaluate("import('/web/poll.js').then((poll) => poll.pollNow())")
+        page.evaluate(POLL)
     expect(line).to_contain_text("cannot be reached")
     page.unroute("**/status")
-    page.evaluate("import('/web/poll.js').then((poll) => poll.pollNow())")
+    page.evaluate(POLL)
     expect(line).to_contain_text("idle")
     expect(page.locator("#welcome")).to_contain_text("Everything stays on this computer.")
     expect(page.locator("#offer")).to_be_hidden()

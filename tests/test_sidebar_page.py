@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from engine.request import Finished, Request, Want
-from tests.browser import answers, ask, browser, open_page  # noqa: F401  # fixtures among them
+from tests.browser import POLL, answers, ask, browser, open_page  # noqa: F401  # fixtures among them
 from tests.conftest import DEMO
 from tests.rig import ask as engine_ask
 from tests.rig import load, rigs
@@ -28,7 +28,6 @@ DROP = """([on, name, text]) => {
   dataTransfer.items.add(new File([text], name));
   document.querySelector(on).dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
 }"""
-POLL = "import('/web/poll.js').then(({ pollNow }) => pollNow())"
 
 
 @pytest.fixture
@@ -341,7 +340,7 @@ def test_a_chat_in_the_list_stays_the_stop_of_tab_while_the_list_changes(kept, o
     page.keyboard.press("ArrowDown")
     expect(link(page, "first")).to_be_focused()
     page.request.post(f"{kept.url}/api/chats", data={"title": "third"})
-    page.evaluate("import('/web/poll.js').then(({ pollNow }) => pollNow())")
+    page.evaluate(POLL)
     expect(link(page, "third")).to_be_visible()
     expect(link(page, "first")).to_be_focused()
     page.keyboard.press("Tab")

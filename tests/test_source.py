@@ -24,6 +24,7 @@ from cache.store import TIME, NotClearedError, Store
 from engine.request import Accepted, Delta, Failed, Finished, Request, Trouble
 from engine.stream import NOTHING, Begun, Sink, State, Stream, Work
 from settings import Settings
+from tests.conftest import until
 from tests.test_api import BODY, CHAT, GIVEN, ScriptedEngine, error_of, events_of
 
 WORDS = ["Hel", "lo ", "🐦", " and", " on"]
@@ -250,8 +251,7 @@ def test_failures_and_broken_off_answers_are_not_kept(engine, store, fields):
 
 
 def wait_for_work(engine: Talker) -> Work:
-    while not engine.work:
-        threading.Event().wait(0.001)
+    until(lambda: engine.work)
     return engine.work.pop()
 
 
@@ -262,8 +262,7 @@ def test_requests_that_are_the_same_share_one_generation_and_each_gets_all_of_it
     for thread in threads:
         thread.start()
     work = wait_for_work(engine)
-    while len(work._readers) < 16:
-        threading.Event().wait(0.001)
+    until(lambda: len(work._readers) >= 16)
     Talker.say(work)
     for thread in threads:
         thread.join()
@@ -300,8 +299,7 @@ def test_what_joining_saves_is_counted(http, engine, store):
     for thread in threads:
         thread.start()
     work = wait_for_work(engine)
-    while work.n_readers < 3:
-        threading.Event().wait(0.001)
+    until(lambda: work.n_readers >= 3)
     Talker.say(work)
     for thread in threads:
         thread.join()
@@ -347,8 +345,7 @@ def test_one_who_joins_late_gets_the_beginning_too(http, engine):
     late: list[Any] = []
     other = threading.Thread(target=lambda: late.append(ask(http)))
     other.start()
-    while len(work._readers) < 2:
-        threading.Event().wait(0.001)
+    until(lambda: len(work._readers) >= 2)
     for i, word in enumerate(WORDS[1:]):
         work.put(Delta("", word, [i + 1]))
     work.put(Finished("", "stop", "end_of_turn", 7, 2, 5, 0.0, 1.0, 2.0))

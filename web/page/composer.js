@@ -2,7 +2,7 @@
 import { withFiles } from "./answering.js";
 import { ask as request, call } from "./api.js";
 import { ask, conversation, currentChat, isAnswering, loaded, on } from "./chat.js";
-import { $, button, element, made, when } from "./dom.js";
+import { $, button, composing, element, made, when } from "./dom.js";
 import { chosen } from "./models.js";
 import { onStatus } from "./poll.js";
 import { onChange, preference } from "./settings.js";
@@ -156,9 +156,6 @@ function dragged(event) {
   document.body.classList.toggle("dropping", event.type === "dragover");
   if (event.type === "drop" && event.dataTransfer.files.length) addFiles(event.dataTransfer.files);
 }
-
-// Enter that ends the composition of a Chinese or Japanese word must not send; Safari tells it only by the old code.
-const composing = (event) => event.isComposing || event.keyCode === 229;
 
 when("composer", "submit", async (event) => {
   event.preventDefault();

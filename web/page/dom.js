@@ -20,6 +20,9 @@ export function button(textContent, act, fields) {
 export const when = (target, event, act, options) =>
   (target.addEventListener ? target : $(target)).addEventListener(event, act, options);
 
+// A key that ends the composition of a Chinese or Japanese word does no more; Safari tells it only by the old code.
+export const composing = (event) => event.isComposing || event.keyCode === 229;
+
 // What is equal is neither laid out nor read aloud anew.
 export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;

@@ -1,6 +1,6 @@
 // The keys of all actions. One list: what is bound is what the dialog shows.
 import { isAnswering, stop } from "./chat.js";
-import { $, made, when } from "./dom.js";
+import { $, composing, made, when } from "./dom.js";
 import { newPrivate, ofChat, search, toComposer } from "./sidebar.js";
 
 const isMac = /Mac|iPhone|iPad/i.test(navigator.userAgentData?.platform ?? navigator.platform); // "macOS", "MacIntel"
@@ -85,7 +85,7 @@ function table([name, keys]) {
 }
 
 when(document, "keydown", (event) => {
-  if (!event.code || event.isComposing || event.defaultPrevented) return; // without a code it is no key, but filled in
+  if (!event.code || composing(event) || event.defaultPrevented) return; // without a code it is no key, but filled in
   if (event.getModifierState("AltGraph") || document.querySelector("dialog[open]")) return;
   const pressed = keyOf(event);
   const fits = ([key, , act, where]) => key === pressed && act && (!where || where(event));

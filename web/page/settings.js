@@ -1,6 +1,6 @@
 // How the chat is to be answered: what was chosen in the settings dialog, kept in this browser. null: as the server is set.
 import { ask, sentence } from "./api.js";
-import { $, when, write } from "./dom.js";
+import { $, composing, when, write } from "./dom.js";
 import { changeOver, chosen } from "./models.js";
 import { onStatus, pollNow } from "./poll.js";
 import { count, size } from "./words.js";
@@ -203,7 +203,7 @@ when("settings", "input", ({ target }) => {
 when("system", "change", settle); // not with every letter
 when("settings", "focusout", show); // what was written may have been too much
 when("save-preset", "click", savePreset);
-when("preset-name", "keydown", ({ keyCode }) => keyCode === 13 && savePreset()); // 229 ends a composition
+when("preset-name", "keydown", (event) => event.key === "Enter" && !composing(event) && savePreset());
 when("forget-preset", "click", forgetPreset);
 when("forget", "click", trying(forgetAnswers));
 when("resize", "click", resize);

@@ -2,7 +2,7 @@
 import { sentence } from "./api.js";
 import { currentChat, isAnswering, newChat, on, titled } from "./chat.js";
 import { focus } from "./composer.js";
-import { $, button, element, made, place, when } from "./dom.js";
+import { $, button, composing, element, made, place, when } from "./dom.js";
 import * as kept from "./history.js";
 import { say } from "./models.js";
 import { onStatus, pollNow } from "./poll.js";
@@ -162,7 +162,7 @@ async function rename(id) {
   link.before(box);
   box.select();
   when(box, "keydown", (event) => {
-    if (event.keyCode === 229 || !["Escape", "Enter"].includes(event.key)) return;
+    if (composing(event) || !["Escape", "Enter"].includes(event.key)) return;
     event.stopPropagation();
     if (event.key === "Escape") box.value = "";
     link.hidden = false;
@@ -249,7 +249,7 @@ function wire() {
     timer = setTimeout(refresh, PAUSE_MS);
   });
   when(wanted, "keydown", (event) => {
-    if (event.key !== "ArrowDown" || event.isComposing) return;
+    if (event.key !== "ArrowDown" || composing(event)) return;
     event.preventDefault();
     links()[0]?.focus();
   });

@@ -1,6 +1,6 @@
 // The turns on the page: questions and answers with what can be done to them. What is to be done is told to `act`.
 import { copyBy } from "./clipboard.js";
-import { $, button, element, made, place, when, write } from "./dom.js";
+import { $, button, composing, element, made, place, when, write } from "./dom.js";
 import { canContinue, facts, thought } from "./live.js";
 import { preference } from "./settings.js";
 import { Writing } from "./writing.js";
@@ -146,7 +146,7 @@ class Question extends Turn {
       if (text !== this.message.content) act("edit", this.message, text);
     });
     when(form, "keydown", (event) => {
-      if (event.isComposing || event.keyCode === 229) return;
+      if (composing(event)) return;
       if (event.key === "Escape") {
         event.stopPropagation(); // else it stops an answer
         leave();
