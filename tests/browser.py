@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -12,8 +15,14 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from bench.browser import QUIET as QUIET  # the pictures of the page are taken with the same browser
 from bench.browser import chromium as chromium
 from tests.conftest import PATIENCE_S, Server
+from tests.stub import StubServer, stub
 
 Open = Callable[..., Page]
+DROP = """([on, name, text]) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([text], name));
+  document.querySelector(on).dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+}"""
 POLL = "import('/web/poll.js').then(({ pollNow }) => pollNow())"  # looks at the server at once
 
 
@@ -66,6 +75,56 @@ def ask(page: Page, text: str) -> None:
 
 def answers(page: Page):
     return page.locator(".turn.assistant")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., StubServer]]:
+    """Serves what a script tells until the test and its pages have ended: it must stand before `open_page`."""
+    with contextlib.ExitStack() as stack:
+        yield lambda script, **options: stack.enter_context(stub(script, **options))
+
+
+def ended(page: Page, n: int = 1) -> None:
+    """Until so many answers are shown and none is being made."""
+    expect(answers(page)).to_have_count(n)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(answers(page).last.get_by_role("button", name="Delete answer")).to_be_attached()
+
+
+def do(page: Page, name: str) -> None:
+    """The last of the buttons of this name."""
+    page.get_by_role("button", name=name, exact=True).last.click()
+
+
+def last_text(page: Page):
+    return answers(page).last.locator(".text")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[StubServer]:
+    """A server that keeps chats and answers at once."""
+    with stub(lambda _: ["Yes."], chats=tmp_path / "chats.db") as server:
+        yield server
+
+
+def begin(page: Page, text: str) -> None:
+    """A chat in which this was asked."""
+    page.get_by_role("button", name="New chat", exact=True).click()
+    ask(page, text)
+    expect(answers(page).last.get_by_role("button", name="Delete answer")).to_be_attached()
+    expect(rows(page).filter(has_text=text)).to_have_count(1)
+
+
+def rows(page: Page):
+    return page.locator("#chat-list li")
+
+
+def link(page: Page, name: str):
+    return page.locator("#chat-list").get_by_role("link", name=name)
+
+
+def file(name: str, content: bytes | str) -> dict[str, Any]:
+    return {"name": name, "mimeType": "", "buffer": content.encode() if isinstance(content, str) else content}
 
 
 # The ratio of the luminances of text and ground, as WCAG defines it.

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import expect
 
 from engine.request import Event, Failed, Finished, Progress, Request, Trouble
 from engine.stream import State
-from tests.browser import CONTRAST, POLL, answers, ask, browser, endless, open_page  # noqa: F401  # fixtures among them
+from tests.browser import CONTRAST, POLL, answers, ask, browser, do, ended, endless, kept, last_text, open_page, serve  # noqa: F401  # fixtures among them
 from tests.conftest import Server
-from tests.stub import StubServer, stub
 
 pytestmark = pytest.mark.browser
 CUT = Finished("", "length", "max_tokens", 3, 1, 2, 0.0, 0.1, 0.2)
@@ -40,43 +38,9 @@ def tireless(endless_model) -> Iterator[Server]:
     server.end(signal.SIGKILL)
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., StubServer]]:
-    """Serves what a script tells until the test and its pages have ended: it must stand before `open_page`."""
-    with contextlib.ExitStack() as stack:
-        yield lambda script, **options: stack.enter_context(stub(script, **options))
-
-
-def ended(page: Page, n: int = 1) -> None:
-    """Until so many answers are shown and none is being made."""
-    expect(answers(page)).to_have_count(n)
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-    expect(answers(page).last.get_by_role("button", name="Delete answer")).to_be_attached()
-
-
-def do(page: Page, name: str) -> None:
-    """The last of the buttons of this name."""
-    page.get_by_role("button", name=name, exact=True).last.click()
-
-
 def settings(**values: object) -> str:
     """A script that keeps these, for the next load of the page."""
     return f"localStorage.setItem('settings', JSON.stringify({{ values: {json.dumps(values)} }}))"
-
-
-def last_text(page: Page):
-    return answers(page).last.locator(".text")
-
-
-@contextlib.contextmanager
-def held(page: Page, what: str) -> Iterator[list[Route]]:
-    """The requests of this kind that are made in the block; they wait until its end, if they are not answered before."""
-    routes: list[Route] = []
-    page.route(what, lambda route: routes.append(route))
-    yield routes
-    for route in routes:
-        route.continue_()
-    page.unroute(what)
 
 
 def test_what_goes_on_is_the_last_answer_only(serve, tmp_path, open_page):
@@ -103,134 +67,6 @@ def test_the_key_that_is_asked_for_in_between_costs_no_question(serve, tmp_path,
     page.keyboard.press("Alt+r")
     expect(last_text(page)).to_have_text("Yes.")
     assert tried == [{"key": "secret"}]
-
-
-def test_a_question_that_is_asked_while_an_answer_is_being_found_again_stays_a_draft(serve, tmp_path, open_page):
-    may_end = threading.Event()
-
-    def script(request: Request) -> Iterator[str]:
-        yield "Yes, "
-        assert may_end.wait(60)
-
-    page = open_page(serve(script, chats=tmp_path / "chats.db"))
-    ask(page, "one")
-    expect(last_text(page)).to_have_text("Yes,")
-    box = page.get_by_label("Your message")
-    with held(page, "**/api/chats/chat_*"):
-        with page.expect_request("**/api/chats/chat_*"):
-            page.reload()
-        ask(page, "two")
-        page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Stop")).to_be_visible()
-    expect(box).to_have_value("two")
-    may_end.set()
-    ended(page)
-    box.press("Enter")
-    ended(page, 2)
-
-
-def test_what_was_not_sent_or_was_attached_meanwhile_is_a_draft_of_its_chat(serve, tmp_path, open_page):
-    page = open_page(serve(lambda _: ["Yes."], chats=tmp_path / "chats.db"))
-    box, chips = page.get_by_label("Your message"), page.locator("#files-list li")
-    a, b = ({"name": name, "mimeType": "", "buffer": b"text"} for name in ("a.txt", "b.txt"))
-    with held(page, "**/api/chats"):
-        with page.expect_request("**/api/chats"):
-            ask(page, "one")
-        page.locator("#attach-files").set_input_files([a])
-        expect(chips).to_have_count(1)
-    ended(page)
-    do(page, "New chat")
-    expect(chips).to_have_count(0)
-    page.route("**/messages", lambda route: route.fulfill(status=413, body="{}"))
-    page.locator("#attach-files").set_input_files([b])
-    expect(chips).to_have_text([re.compile("b.txt")])
-    ask(page, "too long")
-    expect(answers(page).get_by_role("alert")).to_have_text("The server answered with status 413.")
-    box.fill("of a new one")
-    page.locator("#chat-list").get_by_role("link", name="one").click()
-    expect(last_text(page)).to_have_text("Yes.")
-    expect(chips).to_have_text([re.compile("a.txt")])
-    do(page, "New chat")
-    expect(box).to_have_value("too long\n\nof a new one")
-    expect(chips).to_have_text([re.compile("b.txt")])
-
-
-def test_while_a_chat_is_fetched_nothing_is_done_to_another(serve, tmp_path, open_page):
-    server = serve(lambda _: ["Yes."], chats=tmp_path / "chats.db")
-    page = open_page(server)
-    box, text = page.get_by_label("Your message"), page.locator(".user .text")
-    for question in ("one", "two"):
-        do(page, "New chat")
-        ask(page, question)
-        ended(page)
-    one, two = (page.locator("#chat-list").get_by_role("link", name=name) for name in ("one", "two"))
-    path = f"**/api/chats/{one.get_attribute('href')[1:]}"
-    n_asked = len(server.engine.requests)
-    with held(page, path):
-        one.click()
-        page.keyboard.press("Alt+r")
-        box.fill("of one")
-    expect(text).to_have_text("one")
-    expect(box).to_have_value("of one")
-    assert len(server.engine.requests) == n_asked
-    two.click()
-    expect(text).to_have_text("two")
-    expect(box).to_have_value("")
-    with held(page, path) as routes:
-        with page.expect_request(path):
-            one.click()
-        two.click()
-        expect(text).to_have_text("two")
-        with page.expect_response(path):
-            routes.pop().fulfill(status=404, body="{}")
-        page.evaluate(POLL)  # by its end the page knows that one is gone
-        expect(text).to_have_text("two")
-        expect(page.locator("#note")).to_be_empty()
-
-
-def test_what_is_written_in_a_chat_that_is_gone_or_left_too_soon_is_not_lost(serve, tmp_path, open_page):
-    server = serve(lambda _: ["Yes."], chats=tmp_path / "chats.db")
-    page = open_page(server)
-    box, note = page.get_by_label("Your message"), page.locator("#note")
-    for written in ("sent", "a draft"):
-        ask(page, "one")
-        ended(page)
-        page.evaluate(POLL)
-        with held(page, "**/status"):
-            page.request.delete(f"{server.url}/api/chats/{page.url.split('#')[1]}")  # as from another tab
-            box.fill(written)
-            if written == "sent":
-                page.keyboard.press("Enter")
-                expect(answers(page).last.get_by_role("alert")).to_be_visible()
-        page.evaluate(POLL)
-        expect(note).to_have_text("That chat is no longer there.")
-        expect(box).to_have_value(written)
-        expect(page.locator(".turn")).to_have_count(0)
-    ask(page, "one")
-    ended(page)
-    page.route("**/messages", lambda route: routes.append(route))
-    routes: list[Route] = []
-    with page.expect_request("**/messages"):
-        ask(page, "two")
-    do(page, "New chat")
-    routes[0].abort()
-    expect(note).to_have_text("Not sent: two")
-
-
-def test_a_draft_of_a_chat_that_is_being_fetched_is_read_ahead_with_the_chat(serve, tmp_path, open_page):
-    page = open_page(serve(lambda _: ["Yes."], chats=tmp_path / "chats.db"))
-    ask(page, "one")
-    ended(page)
-    page.get_by_label("Your message").fill("a draft that is worth it")
-    read: list[int] = []
-    page.on("request", lambda r: read.append(len(r.post_data_json["messages"])) if "/prefill" in r.url else None)
-    with held(page, "**/api/chats/chat_*"):
-        with page.expect_request("**/api/chats/chat_*"):
-            page.reload()
-        page.evaluate("new Promise((done) => setTimeout(done, 400))")  # a pause in the typing ends before
-    with page.expect_request("**/prefill"):
-        expect(last_text(page)).to_have_text("Yes.")
-    assert set(read) == {3}
 
 
 def test_another_model_is_named_and_counts_and_reads_what_is_written(serve, open_page):
@@ -264,8 +100,8 @@ def test_another_model_is_named_and_counts_and_reads_what_is_written(serve, open
     expect(page.get_by_role("dialog", name="Models")).to_be_visible()
 
 
-def test_what_is_pressed_keeps_the_focus_and_is_done_once(serve, tmp_path, open_page):
-    page = open_page(serve(lambda _: ["Yes."], chats=tmp_path / "chats.db"))
+def test_what_is_pressed_keeps_the_focus_and_is_done_once(kept, open_page):
+    page = open_page(kept)
     page.get_by_role("button", name="Who are you?").press("Enter")
     ended(page)
     expect(page.get_by_label("Your message")).to_be_focused()

@@ -1,4 +1,4 @@
-"""The list of chats, the composer and the keys, in a real Chromium."""
+"""The list of chats and the keys, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -14,49 +14,18 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from engine.request import Finished, Request, Want
-from tests.browser import POLL, answers, ask, browser, open_page  # noqa: F401  # fixtures among them
-from tests.conftest import DEMO
-from tests.rig import ask as engine_ask
-from tests.rig import load, rigs
+from engine.request import Request
+from tests.browser import DROP, POLL, answers, ask, begin, browser, file, kept, link, open_page, rows  # noqa: F401  # fixtures among them
 from tests.stub import StubServer, stub
 from tests.test_transfer import CHATGPT, LLAMA
 
 pytestmark = pytest.mark.browser
-DROP = """([on, name, text]) => {
-  const dataTransfer = new DataTransfer();
-  dataTransfer.items.add(new File([text], name));
-  document.querySelector(on).dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-}"""
-
-
-@pytest.fixture
-def kept(tmp_path: Path) -> Iterator[StubServer]:
-    """A server that keeps chats and answers at once."""
-    with stub(lambda _: ["Yes."], chats=tmp_path / "chats.db") as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
 def unkept() -> Iterator[StubServer]:
     with stub(lambda _: ["Yes."]) as server:
         yield server
-
-
-def begin(page: Page, text: str) -> None:
-    """A chat in which this was asked."""
-    page.get_by_role("button", name="New chat", exact=True).click()
-    ask(page, text)
-    expect(answers(page).last.get_by_role("button", name="Delete answer")).to_be_attached()
-    expect(rows(page).filter(has_text=text)).to_have_count(1)
-
-
-def rows(page: Page):
-    return page.locator("#chat-list li")
-
-
-def link(page: Page, name: str):
-    return page.locator("#chat-list").get_by_role("link", name=name)
 
 
 def do(page: Page, chat: str, name: str) -> None:
@@ -67,10 +36,6 @@ def do(page: Page, chat: str, name: str) -> None:
 
 def names(page: Page) -> list[str]:
     return page.locator("#chat-list .name").all_inner_texts()
-
-
-def file(name: str, content: bytes | str) -> dict[str, Any]:
-    return {"name": name, "mimeType": "", "buffer": content.encode() if isinstance(content, str) else content}
 
 
 def test_chats_are_listed_searched_renamed_pinned_deleted_and_brought_back(kept, open_page):
@@ -383,74 +348,6 @@ def test_chats_of_others_are_imported_from_files_and_ours_come_back(kept, open_p
     expect(page.locator("#files-list li")).to_have_count(0)
 
 
-def test_text_files_are_attached_counted_removed_and_sent(server, open_page):
-    page = open_page(server)
-    chips = page.locator("#files-list li")
-    given = [file("a.txt", "one two three"), file("b.py", "x = 1\n"), file("c.bin", b"a\0b"), file("d.txt", b"\xff\xfe")]
-    page.locator("#attach-files").set_input_files([*given, file("e.txt", "x" * 1_000_001)])
-    expect(chips).to_have_text([re.compile(r"^a\.txt\d+ tokens"), re.compile(r"^b\.py\d+ tokens")])
-    said = page.locator("#files-said")
-    expect(said).to_have_text("c.bin is not a text. d.txt is not a text. e.txt is larger than 1.0 MB.")
-    page.get_by_role("button", name="Remove b.py").click()
-    expect(chips).to_have_count(1)
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    for text in ("short", "long " * 500):
-        page.evaluate("text => navigator.clipboard.writeText(text)", text)
-        page.keyboard.press("Control+v")
-    expect(chips).to_have_count(2)
-    expect(page.get_by_label("Your message")).to_have_value("short")
-    page.get_by_role("button", name="Insert as text").click()
-    expect(page.get_by_label("Your message")).to_have_value(re.compile("^shortlong long"))
-    page.evaluate(DROP, ["body", "f.md", "```\ncode\n```"])
-    expect(chips).to_have_count(2)
-    page.get_by_label("Your message").fill("What is in it?")
-    with page.expect_request("**/chat/completions") as sent:
-        page.keyboard.press("Enter")
-    assert "f.md:\n````\n```\ncode\n```\n````" in sent.value.post_data_json["messages"][-1]["content"]
-    expect(page.locator(".user .file summary")).to_have_text(["a.txt", "f.md"])
-    expect(chips).to_have_count(0)
-
-
-def test_each_chat_has_its_own_draft_that_a_reload_keeps_but_not_a_private_one(kept, open_page):
-    page = open_page(kept)
-    box = page.get_by_label("Your message")
-    begin(page, "one")
-    expect(box).to_have_value("")
-    box.fill("draft of one")
-    page.locator("#attach-files").set_input_files([file("a.txt", "one")])
-    page.get_by_role("button", name="New chat", exact=True).click()
-    expect(box).to_have_value("")
-    box.fill("of a new one")
-    link(page, "one").click()
-    expect(box).to_have_value("draft of one")
-    page.reload()
-    expect(box).to_have_value("draft of one")
-    expect(page.locator("#files-list li")).to_have_count(1)
-    page.keyboard.press("Alt+p")
-    expect(box).to_have_value("")
-    with page.expect_request("**/api/prefill") as ahead:
-        box.fill("a secret of more than 20 letters")
-    assert ahead.value.post_data_json["private"] is True
-    assert "secret" not in page.evaluate("JSON.stringify({ ...sessionStorage, ...localStorage })")
-    page.keyboard.press("Control+Shift+O")
-    expect(box).to_have_value("of a new one")
-
-
-def test_what_could_not_be_sent_is_not_lost_and_leaves_no_chat_behind(kept, open_page):
-    page = open_page(kept)
-    box = page.get_by_label("Your message")
-    begin(page, "one")
-    box.fill("draft of one")
-    page.route("**/messages", lambda route: route.fulfill(status=413, body="{}"))
-    page.get_by_role("button", name="New chat", exact=True).click()
-    ask(page, "too long")
-    expect(answers(page).get_by_role("alert")).to_have_text("The server answered with status 413.")
-    box.fill("of a new one")
-    link(page, "one").click()
-    expect(box).to_have_value("draft of one")
-    expect(rows(page)).to_have_count(1)
-
-
 def test_the_open_chat_gets_other_instructions_once_they_are_written_and_from_this_tab_alone(kept, open_page):
     page = open_page(kept)
     begin(page, "one")
@@ -475,68 +372,6 @@ def test_the_open_chat_gets_other_instructions_once_they_are_written_and_from_th
     assert len(changes) == 1
 
 
-class Ahead:
-    """The requests to read ahead that a server was sent."""
-
-    def __init__(self, page: Page) -> None:
-        self.bodies: list[Any] = []
-
-        def keep(request: Any) -> None:
-            if request.url.endswith("/api/prefill"):
-                self.bodies.append(request.post_data_json)
-
-        page.on("request", keep)
-
-
-def test_a_draft_is_read_ahead_and_the_answer_then_reads_hardly_anything(server, open_page):
-    page = open_page(server)
-    box = page.get_by_label("Your message")
-    question = "Please tell me in a few words what the capital of France is and why " * 8
-    for text in (question[:-30], question):
-        with page.expect_response("**/api/prefill") as response:
-            box.fill(text)
-        told = response.value.json()
-        assert told["complete"]
-    read = told["usage"]["prompt_tokens"]
-    assert told["usage"]["prompt_tokens_details"]["cached_tokens"] > read * 0.8  # more was typed: only that is read
-    page.keyboard.press("Enter")
-    expect(answers(page).locator(".facts")).to_contain_text(f"prompt {read}, {read - 1} remembered")
-
-
-def test_nothing_is_read_ahead_that_is_short_or_not_wanted_or_while_an_answer_runs(tmp_path, open_page):
-    may_end = threading.Event()
-
-    def script(request: Request) -> Iterator[str]:
-        if not request.background and request.want is Want.ANSWER:
-            yield "One."
-            assert may_end.wait(60)
-
-    with stub(script, chats=tmp_path / "chats.db") as server:
-        page = open_page(server)
-        ahead = Ahead(page)
-        box = page.get_by_label("Your message")
-        box.fill("short")
-        page.clock.install()
-        page.clock.run_for(1000)
-        ask(page, "go on")
-        expect(answers(page).locator(".text")).to_have_text("One.")
-        box.fill("a draft that is long enough")
-        page.clock.run_for(1000)
-        assert ahead.bodies == []
-        with page.expect_request("**/api/prefill"):
-            may_end.set()
-            expect(page.get_by_role("button", name="Send")).to_be_visible()
-            page.clock.run_for(1000)
-        said = [(message["role"], message["content"]) for message in ahead.bodies[0]["messages"]]
-        assert said == [("user", "go on"), ("assistant", "One."), ("user", "a draft that is long enough")]
-        page.evaluate("""localStorage.setItem("settings", JSON.stringify({ values: { prefillWhileTyping: false } }))""")
-        page.reload()
-        box.fill("a draft that is long enough, too")
-        page.clock.run_for(1000)
-        assert len(ahead.bodies) == 1
-        page.close()
-
-
 def test_a_server_that_keeps_no_chats_shows_none(unkept, open_page):
     page = open_page(unkept)
     expect(page.locator("#chats")).to_be_hidden()
@@ -548,20 +383,3 @@ def test_a_server_that_keeps_no_chats_shows_none(unkept, open_page):
     expect(answers(page).locator(".text")).to_have_text("Yes.")
     page.keyboard.press("Alt+p")
     expect(page.locator("#private")).to_be_visible()
-
-
-def test_reading_ahead_costs_an_answer_no_step_and_no_token():
-    """In the engine, where each step can be counted."""
-    with rigs(load(DEMO)) as rig:
-        alone, busy = rig(), rig()
-        alone.run(engine_ask("real", "hello"))
-        busy.put(engine_ask("typed", "word " * 800, background=True))
-        busy.step()
-        n_steps, n_read = busy.n_steps, busy.n_read
-        busy.put(engine_ask("real", "hello"))
-        while not any(isinstance(word, Finished) and word.id == "real" for word in busy.words):
-            busy.step()
-        assert busy.n_steps - n_steps == alone.n_steps
-        assert busy.n_read - n_read <= alone.n_read  # less, for their beginnings are the same
-        busy.run()
-        assert busy.end("typed").stop_reason == "read"  # it went on afterwards
