@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +20,7 @@ from engine import template
 from engine.template import Template, TemplateError
 from tests.conftest import ROOT
 
-# The alarm may go off inside a callback of the garbage collector, as hypothesis has one; it is repeated until it is heard.
+# The alarm may go off while something is destroyed, where nobody can catch it; it is repeated until it is heard.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -65,6 +67,15 @@ except TemplateError as error:
 print(time.process_time())
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
+
+
+@pytest.fixture(autouse=True)
+def no_callbacks() -> Iterator[None]:
+    """Nor where hypothesis does something at each collection of garbage: that is likely, and pytest is hit there, too."""
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield
+    gc.callbacks[:] = callbacks
 
 
 @pytest.fixture
